@@ -1,0 +1,143 @@
+"""Checkpoints of a run, the same for both backends: numpy arrays and JSON, kept by Orbax.
+
+`checkpoints/<step>/` holds `state` (step, weights, both moments, by canonical name) and `metadata` (format,
+configuration, vocabulary, data fingerprint, metrics, versions, a SHA-256 of every array: Orbax itself does not
+notice a flipped bit). Saves run in the background and are committed by rename, so a killed one leaves nothing
+that could be taken for a checkpoint.
+"""
+
+import hashlib
+import importlib.metadata
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from nanogpt.backend import TrainingState
+from nanogpt.errors import InputError
+from nanogpt.weights import Weights
+
+FORMAT = 1
+KEEP_LATEST = 2
+
+
+class Checkpoints:
+    """The checkpoints in one folder. A writer also clears away what a killed save left behind."""
+
+    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+        orbax = _orbax()
+        policies = orbax.checkpoint_managers
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: -metrics["val_loss"],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        options = orbax.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(KEEP_LATEST), best]),
+            best_fn=lambda metrics: metrics["val_loss"],
+            best_mode="min",
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+            read_only=read_only,
+        )
+        self.directory = directory.absolute()
+        self._manager = orbax.CheckpointManager(self.directory, options=options)
+        self._args = orbax.args
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that have a whole checkpoint, in order."""
+        return sorted(self._manager.all_steps())
+
+    @property
+    def best_step(self) -> int | None:
+        """The step of the lowest validation loss among those kept."""
+        return self._manager.best_step()
+
+    def save(self, state: TrainingState, metadata: dict[str, Any], val_loss: float | None = None) -> None:
+        """Save in the background; `state` must be nobody else's to change. A step is saved once."""
+        if state.step in self.steps:
+            return
+        tree = {
+            "weights": state.weights,
+            "first_moment": state.first_moment,
+            "second_moment": state.second_moment,
+        }
+        metadata = metadata | {
+            "format": FORMAT,
+            "step": state.step,
+            "checksums": {part: _checksums(arrays) for part, arrays in tree.items()},
+            "versions": {
+                name: importlib.metadata.version(name)
+                for name in ("jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
+            },
+        }
+        items = {"state": self._args.StandardSave(tree), "metadata": self._args.JsonSave(metadata)}
+        metrics = None if val_loss is None else {"val_loss": val_loss}
+        self._manager.save(state.step, args=self._args.Composite(**items), metrics=metrics, force=True)
+
+    def restore(self, step: int) -> tuple[TrainingState, dict[str, Any]]:
+        """State and metadata of a step. Raises InputError when they are not exactly what was saved."""
+        items = {"state": self._args.StandardRestore(), "metadata": self._args.JsonRestore()}
+        try:
+            restored = self._manager.restore(step, args=self._args.Composite(**items))
+            metadata, tree = restored.metadata, restored.state
+            if metadata["format"] != FORMAT:
+                raise InputError(
+                    f"checkpoint {self.directory / str(step)} has format {metadata['format']}; "
+                    f"this version reads format {FORMAT}"
+                )
+            for part, checksums in metadata["checksums"].items():
+                if _checksums(tree[part]) != checksums:
+                    raise ValueError(f"a checksum of its {part} differs")
+            return TrainingState(step=step, **tree), metadata
+        except InputError:
+            raise
+        except Exception as error:  # whatever a library says of files that are not as it wrote them
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
+            raise InputError(f"checkpoint {self.directory / str(step)} is damaged: {reason}") from None
+
+    def set_aside(self, step: int) -> Path:
+        """Move a checkpoint out of the way of a new one of its step. Returns where it is now."""
+        aside = free_name(self.directory.parent / f"damaged-{step}")
+        (self.directory / str(step)).rename(aside)
+        self._manager.reload()
+        return aside
+
+    def wait(self) -> None:
+        """Until every save is on the disk. Raises what a save raised."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def free_name(path: Path) -> Path:
+    """`path`, or the first of `path.1`, `path.2`, ... that does not exist."""
+    candidates = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, 10_000))]
+    return next(candidate for candidate in candidates if not candidate.exists())
+
+
+def _checksums(arrays: Weights) -> dict[str, str]:
+    return {
+        name: hashlib.sha256(
+            f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes()
+        ).hexdigest()
+        for name, array in sorted(arrays.items())
+    }
+
+
+def _orbax() -> ModuleType:
+    if "jax" not in sys.modules:
+        # Orbax brings jax along. In a torch run it is to stay off the GPU and its memory.
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")
+    import orbax.checkpoint
+
+    # Its warnings are about its own options, not about this run.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    return orbax.checkpoint

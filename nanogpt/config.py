@@ -1,0 +1,154 @@
+"""Every choice of a run, as frozen dataclasses: checked once, saved with the run, shown as flags."""
+
+import math
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from nanogpt.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture: all but `dropout` decides the weights' names and shapes, and is fixed for a run."""
+
+    vocab_size: int = 65
+    """V: tokens the model knows; comes with the tokenizer."""
+    block_size: int = 256
+    """T: tokens the model looks back on."""
+    n_layer: int = 6
+    """L: blocks of attention and feed-forward; 0 leaves the bigram-like start without attention."""
+    n_head: int = 4
+    """H: attention heads of a block."""
+    n_embd: int = 128
+    """C: channels of the residual stream; a multiple of n_head."""
+    dropout: float = 0.1
+    """Share of attention weights and of sublayer outputs dropped while training."""
+    bias: bool = False
+    """Biases in the linear layers and LayerNorms of the blocks (GPT-2 has them)."""
+    activation: Literal["relu", "gelu"] = "relu"
+    """Of the feed-forward network; gelu in its tanh form (GPT-2's)."""
+    tie_weights: bool = False
+    """The head reuses the token embedding (GPT-2 does)."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "vocab_size", "block_size", "n_head", "n_embd")
+        _at_least(self, 0, "n_layer")
+        _fraction(self, "dropout")
+        _one_of(self, "activation", "relu", "gelu")
+        if self.n_embd % self.n_head:
+            raise InputError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The recipe: all of it may change when a run is resumed."""
+
+    max_iters: int = 10_000
+    """Optimizer steps of the whole run."""
+    batch_size: int = 64
+    """B: windows of block_size tokens in a step."""
+    learning_rate: float = 2e-3
+    """Peak, reached after warmup_iters steps."""
+    min_lr: float = 2e-4
+    """Where the cosine ends, at max_iters."""
+    warmup_iters: int = 100
+    """Steps of linear warm-up."""
+    weight_decay: float = 0.1
+    """AdamW's, on matrices alone (no biases, no LayerNorms)."""
+    beta1: float = 0.9
+    """AdamW's decay of the gradient's mean."""
+    beta2: float = 0.99
+    """AdamW's decay of the gradient's mean square."""
+    grad_clip: float = 1.0
+    """Largest global norm of the gradient; 0 turns clipping off."""
+    eval_interval: int = 250
+    """Steps between evaluations; each one saves a checkpoint."""
+    log_interval: int = 10
+    """Steps between lines of the log."""
+    seed: int = 1337
+    """Decides every random number: weights, batches, dropout."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "max_iters", "batch_size", "eval_interval", "log_interval")
+        _at_least(self, 0, "warmup_iters", "seed")
+        _at_least(self, 0.0, "learning_rate", "min_lr", "weight_decay", "grad_clip")
+        _fraction(self, "beta1", "beta2")
+        if self.seed >= 2**32:
+            raise InputError(f"seed {self.seed} is too large: it must be below 2**32")
+        if self.min_lr > self.learning_rate:
+            raise InputError(
+                f"min_lr {self.min_lr:g} is above learning_rate {self.learning_rate:g}: lower it too"
+            )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and on what a run works."""
+
+    preset: Literal["shakespeare", "quick", "bigram"] = "shakespeare"
+    """Named set of defaults: the reference recipe, a few minutes on two CPU cores, or the first step."""
+    data: str = "auto"
+    """auto, shakespeare, python (the standard library's source), or a text file or a folder of them."""
+    backend: Literal["auto", "jax", "torch"] = "auto"
+    """auto takes torch on a Mac with MPS, else jax."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; the weights stay float32. float32 is true float32 on CUDA too (no TF32)."""
+    compile: bool = False
+    """torch.compile the blocks of the torch model; jax always compiles."""
+
+    def __post_init__(self) -> None:
+        _one_of(self, "backend", "auto", "jax", "torch")
+        _one_of(self, "dtype", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """`name: old -> new` for every field of two configurations of one class that differs."""
+    return [
+        f"{item.name}: {getattr(old, item.name)} -> {getattr(new, item.name)}"
+        for item in fields(old)
+        if getattr(old, item.name) != getattr(new, item.name)
+    ]
+
+
+def fixed_differences(old: ModelConfig, new: ModelConfig) -> list[str]:
+    """The differences between two models that make the weights of one useless to the other."""
+    return differences(old, replace(new, dropout=old.dropout))
+
+
+def learning_rate_at(step: int, config: TrainingConfig) -> float:
+    """Rate of the update that leads from `step` to `step + 1`: linear warm-up, then a cosine to min_lr."""
+    if step < config.warmup_iters:
+        return config.learning_rate * (step + 1) / config.warmup_iters
+    progress = (step - config.warmup_iters) / max(1, config.max_iters - config.warmup_iters)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.min_lr + cosine * (config.learning_rate - config.min_lr)
+
+
+def _at_least(config: Any, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not (math.isfinite(value) and value >= least):
+            raise InputError(f"{name} {value} is out of range: it must be at least {least:g}")
+
+
+def _fraction(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value < 1:
+            raise InputError(f"{name} {value} is out of range: it must be at least 0 and below 1")
+
+
+def _one_of(config: Any, name: str, *choices: str) -> None:
+    if getattr(config, name) not in choices:
+        raise InputError(f"{name} {getattr(config, name)!r} is none of {', '.join(choices)}")

@@ -1,0 +1,195 @@
+"""Text in, windows of tokens out."""
+
+import contextlib
+import hashlib
+import os
+import sys
+import sysconfig
+import tempfile
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+from rich.progress import wrap_file
+
+from nanogpt.errors import InputError
+from nanogpt.randomness import words
+from nanogpt.tokenizer import CharTokenizer
+
+SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+PYTHON_CHARACTERS = 1_000_000
+EVALUATION_TOKENS = 2**18  # at most so many of a split are evaluated
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text and the `--data` that names it, wherever the run goes on."""
+
+    name: str
+    text: str
+
+    @property
+    def fingerprint(self) -> dict[str, str | int]:
+        """What two runs must share to be runs on the same data."""
+        digest = hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
+        return {"characters": len(self.text), "sha256": digest}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A tokenized corpus: the first 90 % to train on, the last 10 % to validate on."""
+
+    train_N: np.ndarray
+    validation_N: np.ndarray
+    block_size: int
+
+    @classmethod
+    def of(cls, corpus: Corpus, tokenizer: CharTokenizer, block_size: int) -> "Splits":
+        """Raises InputError when either split is shorter than one window."""
+        tokens_N = tokenizer.encode(corpus.text)
+        boundary = int(0.9 * len(tokens_N))
+        splits = cls(tokens_N[:boundary], tokens_N[boundary:], block_size)
+        for name, split_N in (("training", splits.train_N), ("validation", splits.validation_N)):
+            if len(split_N) < block_size + 1:
+                raise InputError(
+                    f"the {name} split of {corpus.name} has {len(split_N):,} characters, fewer than "
+                    f"block_size + 1 = {block_size + 1}: take a longer text or a smaller --block_size"
+                )
+        return splits
+
+    def batch(self, seed: int, step: int, batch_size: int) -> np.ndarray:
+        """The windows of training step `step`, drawn with replacement: int32 `[B, T+1]`."""
+        starts = len(self.train_N) - self.block_size
+        starts_B = (words(seed, "batches", step, batch_size) % np.uint64(starts)).astype(np.int64)
+        return self.train_N[starts_B[:, None] + np.arange(self.block_size + 1)]
+
+    def validation_tokens(self) -> np.ndarray:
+        """The part of the validation split that is evaluated: all of it, or its first 262,144 tokens."""
+        return self.validation_N[: EVALUATION_TOKENS + 1]
+
+    def training_sample(self) -> np.ndarray:
+        """The middle of the training split, a quarter of the validation tokens long, always the same."""
+        length = max(self.block_size, len(self.validation_tokens()) // 4) + 1
+        start = (len(self.train_N) - length) // 2
+        return self.train_N[start : start + length]
+
+
+def windows(tokens_N: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a text into non-overlapping windows that predict each token but the first exactly once.
+
+    Returns int32 `[W, T+1]`, the last window padded with token 0, and bool `[W, T]`: which predictions are
+    of the text. Padding stands at the end, where causal attention can't see it.
+    """
+    count = -(-(len(tokens_N) - 1) // block_size)
+    padded = np.zeros(count * block_size + 1, np.int32)
+    padded[: len(tokens_N)] = tokens_N
+    tokens_WT = padded[np.arange(count)[:, None] * block_size + np.arange(block_size + 1)]
+    real_WT = (np.arange(count * block_size) < len(tokens_N) - 1).reshape(count, block_size)
+    return tokens_WT, real_WT
+
+
+def load_corpus(data: str) -> Corpus:
+    """The corpus that `--data` names. Raises InputError where there is none or it is no text."""
+    if data == "shakespeare":
+        return Corpus(data, _shakespeare())
+    if data == "python":
+        return Corpus(data, _python())
+    if data == "auto":
+        try:
+            return load_corpus("shakespeare")
+        except InputError as error:
+            print(f"{error}; training on Python's standard library instead", file=sys.stderr)
+            return load_corpus("python")
+    path = Path(data).expanduser().absolute()
+    return Corpus(str(path), read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file as it is, or the files of a folder joined by line ends. Raises InputError for what is no text."""
+    if path.is_dir():
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )
+        if not files:
+            raise InputError(f"the folder {path} holds no files")
+        return "\n".join(read_text(file) for file in files)
+    try:
+        # Bytes, so that Windows line ends stay as they are.
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no file or folder {path} (--data also takes auto, shakespeare or python)"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror}") from None
+    return decode_text(content, str(path))
+
+
+def decode_text(content: bytes, name: str) -> str:
+    """The text of UTF-8 bytes. Raises InputError where they are none, binary or empty."""
+    if b"\0" in content:
+        raise InputError(f"{name} is a binary file: byte {content.index(0)} is NUL")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is no UTF-8 text (byte {error.start} does not fit)") from None
+    if not text:
+        raise InputError(f"{name} is empty")
+    return text
+
+
+def _shakespeare() -> str:
+    folder = Path(os.environ.get("NANOGPT_DATA_DIR") or platformdirs.user_cache_dir("nanogpt"))
+    file = folder / "tinyshakespeare.txt"
+    if not file.exists():
+        _download(SHAKESPEARE_URL, file, SHAKESPEARE_SHA256)
+    text = read_text(file)
+    if _sha256(text.encode()) != SHAKESPEARE_SHA256:
+        raise InputError(f"{file} is not Tiny Shakespeare (its checksum differs): delete or replace it")
+    return text
+
+
+def _download(url: str, file: Path, sha256: str) -> None:
+    part = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=20) as response:
+            size = int(response.headers.get("Content-Length", 0))
+            with wrap_file(response, size, description=f"Downloading {file.name}") as progress:
+                content = progress.read()
+        if _sha256(content) != sha256:
+            raise InputError(f"{url} did not send the file that was expected (its checksum differs)")
+        # Renamed when whole, so that a reader never meets half a file.
+        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
+            part = Path(temporary.name)
+            temporary.write(content)
+        part.replace(file)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        raise InputError(
+            f"Tiny Shakespeare is not in {file.parent} and can't be fetched ({reason})"
+        ) from None
+    finally:
+        if part is not None:
+            with contextlib.suppress(FileNotFoundError):
+                part.unlink()
+
+
+def _python() -> str:
+    """About a million characters of the standard library's own modules, in the order of their names."""
+    text = ""
+    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        source = file.read_text(encoding="utf-8", errors="replace")
+        text += source if source.isascii() else ""
+        if len(text) >= PYTHON_CHARACTERS:
+            return text[:PYTHON_CHARACTERS]
+    raise InputError("this interpreter comes without its standard library's source: name a text with --data")
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,125 @@
+"""A trained model in Python: numpy and text in, numpy and text out."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nanogpt.backend import Backend, load_backend
+from nanogpt.checkpoint import Checkpoints
+from nanogpt.config import ModelConfig
+from nanogpt.data import windows
+from nanogpt.errors import InputError
+from nanogpt.sampling import SamplingPolicy, sampling_uniforms
+from nanogpt.tokenizer import CharTokenizer
+
+
+class LanguageModel:
+    """A model and its tokenizer. Tokens are int32; losses are in nats; everything else is float32."""
+
+    def __init__(
+        self, backend: Backend, config: ModelConfig, tokenizer: CharTokenizer, metadata: dict[str, Any]
+    ) -> None:
+        self.backend = backend
+        self.config = config
+        self.tokenizer = tokenizer
+        self.metadata = metadata
+        """What the checkpoint says of itself: step, metrics, configuration, versions."""
+
+    def logits(self, tokens_BT: np.ndarray) -> np.ndarray:
+        """Scores `[B, T, V]` of the token after each one of `[B, T]`, T <= block_size."""
+        return self.backend.logits(self._checked(tokens_BT))
+
+    def attention(self, tokens_BT: np.ndarray) -> np.ndarray:
+        """Attention weights `[L, B, H, T, T]`: how much each position looks at each one before it."""
+        if self.config.n_layer == 0:
+            raise InputError("a model with n_layer 0 has no attention")
+        return self.backend.attention(self._checked(tokens_BT))
+
+    def loss(self, tokens: np.ndarray) -> float:
+        """Mean loss over a text of any length `[N]`, N >= 2, in windows of block_size tokens."""
+        tokens_N = np.asarray(tokens, np.int32)
+        if tokens_N.ndim != 1 or len(tokens_N) < 2:
+            raise InputError("a loss needs one row of at least two tokens")
+        return mean_loss(self.backend, tokens_N, self.config.block_size)
+
+    def generate(self, prompt: str = "\n", **options: Any) -> str:
+        """The prompt and what the model makes of it; options as for `stream`."""
+        return prompt + "".join(self.stream(prompt, **options))
+
+    def stream(
+        self,
+        prompt: str = "\n",
+        *,
+        max_tokens: int = 500,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 1337,
+        sample: int = 0,
+    ) -> Iterator[str]:
+        """The continuation of a prompt, piece by piece as it comes.
+
+        One `seed` gives one text on both backends; `sample` numbers the texts of a seed.
+        Raises InputError for an empty prompt, an unknown character or an option out of range.
+        """
+        policy = SamplingPolicy(temperature, top_k, top_p)
+        if not prompt:
+            raise InputError("the prompt is empty: the model needs a character to go on from")
+        if max_tokens < 0:
+            raise InputError(f"max_tokens {max_tokens} is out of range: it must be at least 0")
+        prompt_BT = self.tokenizer.encode(prompt)[None]
+        uniforms_BN = sampling_uniforms(seed, [sample], max_tokens)
+        for tokens_BN in self.backend.generate(prompt_BT, uniforms_BN, policy):
+            yield self.tokenizer.decode(tokens_BN[0])
+
+    def _checked(self, tokens_BT: np.ndarray) -> np.ndarray:
+        tokens_BT = np.asarray(tokens_BT, np.int32)
+        if tokens_BT.ndim != 2 or not 1 <= tokens_BT.shape[1] <= self.config.block_size:
+            raise InputError(
+                f"tokens of shape {tokens_BT.shape} do not fit: they must be [batch, 1 to "
+                f"{self.config.block_size} tokens]"
+            )
+        if tokens_BT.size and not 0 <= tokens_BT.min() <= tokens_BT.max() < self.config.vocab_size:
+            raise InputError(f"tokens must lie between 0 and {self.config.vocab_size - 1}")
+        return tokens_BT
+
+
+def mean_loss(backend: Backend, tokens_N: np.ndarray, block_size: int) -> float:
+    """Mean loss in nats of every token of a text but its first, in non-overlapping windows."""
+    tokens_WT, real_WT = windows(tokens_N, block_size)
+    return float(backend.losses(tokens_WT)[real_WT].mean(dtype=np.float64))
+
+
+def load(
+    run_directory: str | Path,
+    backend: str = "auto",
+    *,
+    device: str = "auto",
+    checkpoint: str | int = "latest",
+) -> LanguageModel:
+    """The model of a run: `checkpoint` is latest, best or a step. Raises InputError where there is none."""
+    run_directory = Path(run_directory).expanduser()
+    if not (run_directory / "checkpoints").is_dir():
+        raise InputError(f"{run_directory} holds no run: it has no folder checkpoints (train.py makes one)")
+    # Before the checkpoints, so that a jax backend still finds its GPU.
+    backend_class = load_backend(backend)
+    checkpoints = Checkpoints(run_directory / "checkpoints", read_only=True)
+    state, metadata = checkpoints.restore(_chosen_step(checkpoints, str(checkpoint)))
+    checkpoints.close()
+    config = ModelConfig(**metadata["config"]["model"])
+    tokenizer = CharTokenizer(metadata["vocabulary"])
+    return LanguageModel(backend_class(config, None, state, device=device), config, tokenizer, metadata)
+
+
+def _chosen_step(checkpoints: Checkpoints, wanted: str) -> int:
+    steps = checkpoints.steps
+    if not steps:
+        raise InputError(f"{checkpoints.directory} holds no checkpoint yet")
+    named = {"latest": steps[-1], "best": checkpoints.best_step} | {str(step): step for step in steps}
+    step = named.get(wanted)
+    if step is None:
+        there = ", ".join(map(str, steps))
+        raise InputError(f"there is no checkpoint {wanted!r} in {checkpoints.directory} (there are {there})")
+    return step

@@ -1,0 +1,124 @@
+"""What a run measures: `metrics.jsonl` and the lines that a person sees."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+
+
+class Metrics:
+    """`metrics.jsonl`: one object a line, every step at most once.
+
+    Keys: step; loss of that step's batch; train_loss and val_loss (null between evaluations);
+    learning_rate of that step's update; tokens_per_second; elapsed seconds. Losses in nats.
+    """
+
+    def __init__(self, file: Path, last_step: int) -> None:
+        """Keep the lines up to `last_step`: what lies past it is about to be measured again."""
+        self._file = file
+        self.records = [record for record in read_metrics(file) if record["step"] <= last_step]
+        write_atomically(file, "".join(json.dumps(record) + "\n" for record in self.records))
+
+    def append(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+        with self._file.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(record) + "\n")
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["val_loss"] is not None]
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The records of a `metrics.jsonl`, without a last line that was cut short."""
+    records = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replace a file whole, so that nobody ever reads half of it."""
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
+
+
+class Reporter:
+    """Tells a person how a run is going: a live line on a terminal, plain lines elsewhere, or nothing."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self._console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._smoothed = math.nan
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """Said on standard error, and also when quiet."""
+        print(text, file=sys.stderr)
+
+    @contextmanager
+    def following(self, step: int, max_iters: int) -> Iterator[None]:
+        """Show the live line while the block runs."""
+        if not self._console.is_terminal or self.quiet:
+            yield
+            return
+        columns: list[ProgressColumn | str] = [
+            TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            _Speed(),
+            TimeRemainingColumn(),
+        ]
+        with Progress(*columns, console=self._console, transient=True, speed_estimate_period=120) as progress:
+            self._progress = progress
+            progress.add_task("", total=max_iters, completed=step, tokens_per_second=0.0)
+            yield
+            self._progress = None
+
+    def step(self, record: dict[str, Any]) -> None:
+        """After a dispatch: move the live line on."""
+        loss = record["loss"]
+        # A running mean over about 50 dispatches: single batches jump too much to be read.
+        self._smoothed = loss if math.isnan(self._smoothed) else 0.98 * self._smoothed + 0.02 * loss
+        if self._progress:
+            task = self._progress.task_ids[0]
+            speed = record["tokens_per_second"]
+            description = f"loss {self._smoothed:.4f}"
+            self._progress.update(
+                task, completed=record["step"], description=description, tokens_per_second=speed
+            )
+
+    def line(self, record: dict[str, Any]) -> None:
+        """At a log interval: a plain line, where there is no live one."""
+        if not self._progress:
+            self.say(
+                f"step {record['step']:6,}  loss {record['loss']:.4f}  "
+                f"{record['tokens_per_second']:,.0f} tokens/s"
+            )
+
+    def evaluation(self, record: dict[str, Any], sample: str) -> None:
+        self.say(
+            f"step {record['step']:6,}  train {record['train_loss']:.4f}  "
+            f"validation {record['val_loss']:.4f}  {record['elapsed']:,.0f} s"
+        )
+        self.say("".join(f"    | {line}\n" for line in sample.strip().splitlines()))
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Any:
+        speed = task.fields["tokens_per_second"]
+        return f"{speed:,.0f} tokens/s" if speed else ""

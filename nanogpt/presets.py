@@ -1,0 +1,20 @@
+"""Named runs: what `--preset` starts from, before the flags."""
+
+from nanogpt.config import Config, ModelConfig, RunConfig, TrainingConfig
+
+PRESETS: dict[str, Config] = {
+    # The reference recipe: 1.23 million parameters on Tiny Shakespeare.
+    "shakespeare": Config(),
+    # A few minutes on two CPU cores.
+    "quick": Config(
+        ModelConfig(block_size=64, n_layer=4, dropout=0.0),
+        TrainingConfig(max_iters=2_000, batch_size=16, learning_rate=4e-3, eval_interval=500),
+        RunConfig(preset="quick"),
+    ),
+    # Where the model starts from: embeddings and a linear head, no attention.
+    "bigram": Config(
+        ModelConfig(block_size=8, n_layer=0, dropout=0.0),
+        TrainingConfig(max_iters=3_000, batch_size=32, learning_rate=1e-2, eval_interval=500),
+        RunConfig(preset="bigram"),
+    ),
+}

@@ -1,0 +1,37 @@
+"""How the next token is chosen: the policy, checked once, and the random numbers it consumes.
+
+Both backends sample by inverse CDF: one uniform number decides each token, so one seed gives one text.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from nanogpt.errors import InputError
+from nanogpt.randomness import uniforms
+
+
+@dataclass(frozen=True)
+class SamplingPolicy:
+    """Applied in this order: temperature, top_k, top_p, one draw from what is left."""
+
+    temperature: float = 0.8
+    """Logits are divided by it; 0 takes the likeliest token."""
+    top_k: int | None = None
+    """Keep the k likeliest tokens, and those tied with the k-th."""
+    top_p: float | None = None
+    """Keep the fewest likeliest tokens whose probabilities reach p (Holtzman et al. 2020)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise InputError(f"temperature {self.temperature} is out of range: it must be at least 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"top_k {self.top_k} is out of range: it must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"top_p {self.top_p} is out of range: it must be above 0 and at most 1")
+
+
+def sampling_uniforms(seed: int, samples: Iterable[int], count: int) -> np.ndarray:
+    """The number that decides each of `count` tokens of each numbered sample: float32 `[B, N]`."""
+    return np.stack([uniforms(seed, "sampling", sample, count) for sample in samples])

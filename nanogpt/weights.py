@@ -1,0 +1,76 @@
+"""The canonical layout of the weights: what a checkpoint holds and both twins map to and from.
+
+| name                                      | shape  | what it is                                             |
+|-------------------------------------------|--------|--------------------------------------------------------|
+| token_embedding.embedding                 | (V, C) | a row for each token                                   |
+| position_embedding.embedding              | (T, C) | a row for each position                                |
+| blocks.N.attention_norm.scale, .bias      | (C,)   | LayerNorm before the attention                         |
+| blocks.N.attention.query_key_value.kernel | (C, 3C)| queries, keys, values, each with its heads in order    |
+| blocks.N.attention.query_key_value.bias   | (3C,)  |                                                        |
+| blocks.N.attention.output.kernel, .bias   | (C, C) | mixes the heads' outputs                               |
+| blocks.N.feed_forward_norm.scale, .bias   | (C,)   | LayerNorm before the feed-forward network              |
+| blocks.N.feed_forward.expand.kernel, .bias| (C, F) | F = 4C                                                 |
+| blocks.N.feed_forward.contract.kernel, .bias| (F, C)|                                                       |
+| final_norm.scale, .bias                   | (C,)   | LayerNorm before the head                              |
+| head.kernel                               | (C, V) | absent with tie_weights: then the token embedding's    |
+
+Kernels are (in, out). Every `.bias` is absent unless the configuration's `bias` is set; the head has none.
+"""
+
+import math
+
+import numpy as np
+
+from nanogpt.config import ModelConfig
+from nanogpt.randomness import normals
+
+Weights = dict[str, np.ndarray]
+
+
+def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight of a model, in the order of the forward pass."""
+    C, F = config.n_embd, 4 * config.n_embd
+
+    def linear(name: str, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.kernel": (n_in, n_out)} | ({f"{name}.bias": (n_out,)} if config.bias else {})
+
+    def norm(name: str) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.scale": (C,)} | ({f"{name}.bias": (C,)} if config.bias else {})
+
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embedding.embedding": (config.vocab_size, C),
+        "position_embedding.embedding": (config.block_size, C),
+    }
+    for layer in range(config.n_layer):
+        block = f"blocks.{layer}"
+        shapes |= norm(f"{block}.attention_norm")
+        shapes |= linear(f"{block}.attention.query_key_value", C, 3 * C)
+        shapes |= linear(f"{block}.attention.output", C, C)
+        shapes |= norm(f"{block}.feed_forward_norm")
+        shapes |= linear(f"{block}.feed_forward.expand", C, F)
+        shapes |= linear(f"{block}.feed_forward.contract", F, C)
+    shapes |= norm("final_norm")
+    if not config.tie_weights:
+        shapes["head.kernel"] = (C, config.vocab_size)
+    return shapes
+
+
+def initial_weights(config: ModelConfig, seed: int) -> Weights:
+    """GPT-2's start: N(0, 0.02), residual projections over sqrt(2 n_layer), scales 1, biases 0. float32."""
+    weights = {}
+    for name, shape in weight_shapes(config).items():
+        if name.endswith(".scale"):
+            weights[name] = np.ones(shape, np.float32)
+        elif name.endswith(".bias"):
+            weights[name] = np.zeros(shape, np.float32)
+        else:
+            residual = name.endswith(("attention.output.kernel", "contract.kernel"))
+            deviation = 0.02 / math.sqrt(2 * config.n_layer) if residual else 0.02
+            draws = normals(seed, f"weights/{name}", 0, math.prod(shape)).reshape(shape)
+            weights[name] = draws * np.float32(deviation)
+    return weights
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """Weights of a model, embeddings included."""
+    return sum(math.prod(shape) for shape in weight_shapes(config).values())

@@ -1,0 +1,1 @@
+"""The GPT in Flax NNX, line beside line with nanogpt_torch."""

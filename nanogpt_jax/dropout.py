@@ -1,0 +1,46 @@
+"""Dropout by a stateless hash: the same mask, bit for bit, as nanogpt_torch and nanogpt.randomness."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from nanogpt.randomness import keep_threshold
+
+
+class Dropout(nnx.Module):
+    """Zero a share `rate` of the elements and scale up the rest; without keys, or at rate 0, do nothing."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, x: jax.Array, keys_B2: jax.Array | None = None) -> jax.Array:
+        if keys_B2 is None or self.rate == 0:
+            return x
+        keep = keep_mask(keys_B2, x.shape[1:], self.rate)
+        return jnp.where(keep, x * (1 / (1 - self.rate)), 0)
+
+
+def fold_in(keys_B2: jax.Array | None, number: int) -> jax.Array | None:
+    """Keys for part `number` of what `keys_B2` are for: uint32 `[B, 2]`. No keys stay no keys."""
+    if keys_B2 is None:
+        return None
+    return mix(keys_B2 * jnp.uint32(0x9E3779B1) + jnp.uint32(number + 1))
+
+
+def keep_mask(keys_B2: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
+    """Which elements to keep: bool `[B, *shape]` (nanogpt.randomness.keep_mask, traced)."""
+    index = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(1, *shape)
+    first_B, second_B = (keys_B2[:, half].reshape(-1, *[1] * len(shape)) for half in range(2))
+    bits = mix(mix(index ^ first_B) + second_B)
+    return jax.lax.bitcast_convert_type(bits, jnp.int32) >= keep_threshold(rate)
+
+
+def mix(bits: jax.Array) -> jax.Array:
+    """nanogpt.randomness.mix on uint32."""
+    bits = bits ^ (bits >> 16)
+    bits = bits * jnp.uint32(0x7FEB352D)
+    bits = bits ^ (bits >> 15)
+    bits = bits * jnp.uint32(0x846CA68B)
+    return bits ^ (bits >> 16)

@@ -1,0 +1,1 @@
+"""The GPT in PyTorch, line beside line with nanogpt_jax."""

@@ -1,0 +1,172 @@
+"""The model at work in PyTorch: devices, precision, compilation and micro-batches. See nanogpt.backend.Backend."""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nanogpt.backend import TrainingState, micro_batch_rows, unavailable_device
+from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.sampling import SamplingPolicy
+from nanogpt.weights import Weights
+from nanogpt_torch.generation import continue_window
+from nanogpt_torch.model import GPT, token_losses
+from nanogpt_torch.optimizer import Optimizer
+
+TOKENS_PER_BLOCK = 16  # generated before they are shown
+
+
+class Backend:
+    """GPT on one torch device."""
+
+    name = "torch"
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        training: TrainingConfig | None,
+        state: TrainingState,
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        compile: bool = False,
+    ) -> None:
+        # float32 means float32: no TF32 for products on CUDA.
+        torch.set_float32_matmul_precision("highest")
+        self.config, self.dtype = config, getattr(torch, dtype)
+        self.device = _find(device)
+        self._module = GPT(config).to(self.device)
+        self._parameters = dict(_canonical(self._module))
+        if compile:
+            # One compiled block serves every layer: compiling the whole model takes minutes on a CPU.
+            for block in self._module.blocks:
+                block.compile()
+        self._optimizer = (
+            Optimizer(training, {n: p for n, (p, _) in self._parameters.items()}) if training else None
+        )
+        self.load(state)
+
+    @torch.no_grad()
+    def load(self, state: TrainingState) -> None:
+        for name, (parameter, transposed) in self._parameters.items():
+            parameter.copy_(_from_numpy(state.weights[name], transposed))
+            if self._optimizer:
+                self._optimizer.adamw.state[parameter] = {
+                    "step": torch.tensor(float(state.step), device=self.device),
+                    "exp_avg": _from_numpy(state.first_moment[name], transposed).to(self.device),
+                    "exp_avg_sq": _from_numpy(state.second_moment[name], transposed).to(self.device),
+                }
+        self._step = state.step
+
+    def state(self) -> TrainingState:
+        assert self._optimizer is not None, "a model loaded for inference has no training state"
+        moments = self._optimizer.adamw.state
+        first = {n: (moments[p]["exp_avg"], t) for n, (p, t) in self._parameters.items()}
+        second = {n: (moments[p]["exp_avg_sq"], t) for n, (p, t) in self._parameters.items()}
+        return TrainingState(self._step, _to_numpy(self._parameters), _to_numpy(first), _to_numpy(second))
+
+    def train(
+        self, tokens_KBT1: np.ndarray, keys_KB2: np.ndarray, learning_rate_K: np.ndarray
+    ) -> Callable[[], np.ndarray]:
+        tokens = self._tokens(tokens_KBT1)
+        keys = torch.from_numpy(keys_KB2.view(np.int32)).to(self.device)
+        losses = []
+        for tokens_BT1, keys_B2, learning_rate in zip(tokens, keys, learning_rate_K.tolist(), strict=True):
+            losses.append(self._loss_and_gradients(tokens_BT1, keys_B2))
+            self._optimizer.update(learning_rate)
+        self._step += len(losses)
+        return lambda: torch.stack(losses).cpu().numpy()
+
+    @torch.inference_mode()
+    def losses(self, tokens_BT1: np.ndarray) -> np.ndarray:
+        rows = max(1, 2**14 // tokens_BT1.shape[1])
+        chunks = [self._token_losses(chunk_BT1) for chunk_BT1 in self._tokens(tokens_BT1).split(rows)]
+        return torch.cat(chunks).cpu().numpy()
+
+    @torch.inference_mode()
+    def logits(self, tokens_BT: np.ndarray) -> np.ndarray:
+        return self._model(self._tokens(tokens_BT)).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def attention(self, tokens_BT: np.ndarray) -> np.ndarray:
+        model = copy.deepcopy(self._module).to(self.dtype)
+        return model.attention(self._tokens(tokens_BT)).float().cpu().numpy()
+
+    def generate(
+        self, prompt_BT: np.ndarray, uniforms_BN: np.ndarray, policy: SamplingPolicy
+    ) -> Iterator[np.ndarray]:
+        block_size, count = self.config.block_size, uniforms_BN.shape[1]
+        window_BT = self._tokens(prompt_BT[:, -block_size:])
+        uniforms_BN = torch.from_numpy(uniforms_BN).to(self.device)
+        for start in range(0, count, TOKENS_PER_BLOCK):
+            uniforms = uniforms_BN[:, start : start + TOKENS_PER_BLOCK]
+            window_BT, tokens_BN = continue_window(self._model, window_BT, uniforms, policy, block_size)
+            yield tokens_BN.cpu().numpy().astype(np.int32)
+
+    def _tokens(self, tokens: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device).long()
+
+    def _model(self, tokens_BT: Tensor, keys_B2: Tensor | None = None) -> Tensor:
+        """The module's logits, computed with its weights in the dtype of the computation."""
+        if self.dtype == torch.float32:
+            return self._module(tokens_BT, keys_B2)
+        weights = {name: p.to(self.dtype) for name, p in self._module.named_parameters()}
+        return functional_call(self._module, weights, (tokens_BT, keys_B2))
+
+    def _token_losses(self, tokens_BT1: Tensor, keys_B2: Tensor | None = None) -> Tensor:
+        logits_BTV = self._model(tokens_BT1[:, :-1], keys_B2)
+        return token_losses(logits_BTV, tokens_BT1[:, 1:])
+
+    def _loss_and_gradients(self, tokens_BT1: Tensor, keys_B2: Tensor) -> Tensor:
+        """Mean loss, its gradients left in the parameters, summed over micro-batches so that activations stay small."""
+        B, T1 = tokens_BT1.shape
+        rows = micro_batch_rows(B, T1 - 1, self.device)
+        self._module.zero_grad()
+        total = torch.zeros((), device=self.device)
+        for micro_batch in zip(tokens_BT1.split(rows), keys_B2.split(rows), strict=True):
+            loss = self._token_losses(*micro_batch).mean() * (rows / B)
+            loss.backward()
+            total += loss.detach()
+        return total
+
+
+def _find(device: str) -> str:
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    names = [name for name, there in available.items() if there]
+    if device == "auto":
+        return names[0]
+    if device not in names:
+        raise unavailable_device("torch", device, names)
+    return device
+
+
+def _canonical(module: nn.Module) -> Iterator[tuple[str, tuple[Tensor, bool]]]:
+    """Canonical name (nanogpt/weights.py) of each parameter, and whether torch keeps it as (out, in)."""
+    for path, layer in module.named_modules():
+        if isinstance(layer, nn.Linear):
+            yield f"{path}.kernel", (layer.weight, True)
+        elif isinstance(layer, nn.Embedding):
+            yield f"{path}.embedding", (layer.weight, False)
+        elif isinstance(layer, nn.LayerNorm):
+            yield f"{path}.scale", (layer.weight, False)
+        if getattr(layer, "bias", None) is not None:
+            yield f"{path}.bias", (layer.bias, False)
+
+
+def _from_numpy(array: np.ndarray, transposed: bool) -> Tensor:
+    return torch.tensor(np.ascontiguousarray(array.T if transposed else array))
+
+
+def _to_numpy(tensors: dict[str, tuple[Tensor, bool]]) -> Weights:
+    # A copy: what .numpy() gives is the live memory itself.
+    arrays = {
+        name: (tensor.detach().cpu().numpy(), transposed) for name, (tensor, transposed) in tensors.items()
+    }
+    return {name: np.array(a.T if transposed else a, order="C") for name, (a, transposed) in arrays.items()}

@@ -1,0 +1,52 @@
+"""Dropout by a stateless hash: the same mask, bit for bit, as nanogpt_jax and nanogpt.randomness."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from nanogpt.randomness import keep_threshold
+
+
+class Dropout(nn.Module):
+    """Zero a share `rate` of the elements and scale up the rest; without keys, or at rate 0, do nothing."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor, keys_B2: Tensor | None = None) -> Tensor:
+        if keys_B2 is None or self.rate == 0:
+            return x
+        keep = keep_mask(keys_B2, x.shape[1:], self.rate)
+        return torch.where(keep, x * (1 / (1 - self.rate)), 0)
+
+
+def fold_in(keys_B2: Tensor | None, number: int) -> Tensor | None:
+    """Keys for part `number` of what `keys_B2` are for: int32 `[B, 2]`. No keys stay no keys."""
+    if keys_B2 is None:
+        return None
+    return mix(keys_B2 * _signed(0x9E3779B1) + (number + 1))
+
+
+def keep_mask(keys_B2: Tensor, shape: tuple[int, ...], rate: float) -> Tensor:
+    """Which elements to keep: bool `[B, *shape]` (nanogpt.randomness.keep_mask, on a device)."""
+    index = torch.arange(math.prod(shape), dtype=torch.int32, device=keys_B2.device).reshape(1, *shape)
+    first_B, second_B = (keys_B2[:, half].reshape(-1, *[1] * len(shape)) for half in range(2))
+    bits = mix(mix(index ^ first_B) + second_B)
+    return bits >= keep_threshold(rate)
+
+
+def mix(bits: Tensor) -> Tensor:
+    """nanogpt.randomness.mix on int32."""
+    # Differs from jax: torch has little for uint32. An int32 product wraps to the same bits, but a right
+    # shift copies the sign, so what it brought in is masked away.
+    bits = bits ^ ((bits >> 16) & 0xFFFF)
+    bits = bits * _signed(0x7FEB352D)
+    bits = bits ^ ((bits >> 15) & 0x1FFFF)
+    bits = bits * _signed(0x846CA68B)
+    return bits ^ ((bits >> 16) & 0xFFFF)
+
+
+def _signed(bits: int) -> int:
+    return bits - 2**32 if bits >= 2**31 else bits

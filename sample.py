@@ -1,0 +1,8 @@
+"""Write text with a trained GPT: `python sample.py --help`."""
+
+import sys
+
+from nanogpt.cli import sample_main
+
+if __name__ == "__main__":
+    sys.exit(sample_main())

@@ -1,0 +1,8 @@
+"""Train a GPT, or go on with its training: `python train.py --help`."""
+
+import sys
+
+from nanogpt.cli import train_main
+
+if __name__ == "__main__":
+    sys.exit(train_main())
