@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class Backend(Protocol):
     """jax or torch."""
     device: str
     """cpu, cuda or mps."""
+    model: Any
+    """The framework's own module, with the present weights."""
 
     def __init__(
         self,
@@ -52,9 +54,9 @@ class Backend(Protocol):
         training: TrainingConfig | None,
         state: TrainingState,
         *,
-        device: str,
-        dtype: str,
-        compile: bool,
+        device: str = "auto",
+        dtype: str = "float32",
+        compile: bool = False,
     ) -> None:
         """Build the model and load `state`; without `training` the model can't be trained.
 
@@ -75,6 +77,9 @@ class Backend(Protocol):
 
     def load(self, state: TrainingState) -> None:
         """Put the training state in place of the present one."""
+
+    def gradients(self, tokens_BT1: np.ndarray, keys_B2: np.ndarray) -> tuple[float, Weights]:
+        """Mean loss of a batch and its gradient by every weight, unclipped."""
 
     def losses(self, tokens_BT1: np.ndarray) -> np.ndarray:
         """Loss in nats of each token after the first, without dropout: `[B, T]`."""

@@ -1,9 +1,9 @@
 """Checkpoints of a run, the same for both backends: numpy arrays and JSON, kept by Orbax.
 
-`checkpoints/<step>/` holds `state` (step, weights, both moments, by canonical name) and `metadata` (format,
-configuration, vocabulary, data fingerprint, metrics, versions, a SHA-256 of every array: Orbax itself does not
-notice a flipped bit). Saves run in the background and are committed by rename, so a killed one leaves nothing
-that could be taken for a checkpoint.
+`checkpoints/<step>/` holds `state` (weights and both moments by canonical name) and `metadata` (format,
+step, configuration, vocabulary, data fingerprint, metrics, versions, a SHA-256 of every array: Orbax itself
+does not notice a flipped bit). Saves run in the background and are committed by rename, so a killed one
+leaves nothing that could be taken for a checkpoint.
 """
 
 import hashlib

@@ -108,7 +108,7 @@ def load_corpus(data: str) -> Corpus:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file as it is, or the files of a folder joined by line ends. Raises InputError for what is no text."""
+    """A UTF-8 file as it is, or the files of a folder joined by line ends. Raises InputError for no text."""
     if path.is_dir():
         files = sorted(
             file

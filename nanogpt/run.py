@@ -7,7 +7,7 @@ out/shakespeare/
 """
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Run:
             "elapsed": elapsed,
             "metrics": evaluation,
         }
-        self.checkpoints.save(state, metadata, evaluation and evaluation["val_loss"])
+        self.checkpoints.save(state, metadata, evaluation["val_loss"] if evaluation else None)
 
 
 def open_run(config: Config, out_dir: Path, *, resume: str, backend: str, reporter: Reporter) -> Run:
@@ -117,8 +117,8 @@ def _newest_good(checkpoints: Checkpoints, reporter: Reporter) -> tuple[Training
         except InputError as error:
             damaged.append((step, error))
             continue
-        for bad_step, error in damaged:
-            reporter.warn(f"{error}; moved to {checkpoints.set_aside(bad_step)}, going on from step {step}")
+        for bad_step, reason in damaged:
+            reporter.warn(f"{reason}; moved to {checkpoints.set_aside(bad_step)}, going on from step {step}")
         return restored
     if damaged:
         raise InputError(f"{damaged[0][1]}, and no other can be read (--resume never begins anew)")

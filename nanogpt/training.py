@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,6 @@ class Dispatch(NamedTuple):
     """Steps that were handed to the device, and the way to their losses."""
 
     first: int
-    learning_rate_K: np.ndarray
     read_losses: Callable[[], np.ndarray]
 
 
@@ -38,7 +37,12 @@ class Training:
         self.run, self.backend, self.reporter = run, backend, reporter
         self.config = run.config.training
         self.step = run.state.step
-        self._last = {"step": self.step, "loss": None, "learning_rate": None, "tokens_per_second": None}
+        self._last: dict[str, Any] = {
+            "step": self.step,
+            "loss": None,
+            "learning_rate": None,
+            "tokens_per_second": None,
+        }
         self._begun = time.monotonic() - run.elapsed
         self._steps_per_call = 1
 
@@ -82,41 +86,40 @@ class Training:
         tokens_KBT1 = np.stack([self.run.splits.batch(seed, step, batch_size) for step in steps])
         keys_KB2 = np.stack([dropout_keys(seed, step, np.arange(batch_size)) for step in steps])
         learning_rate_K = np.array([learning_rate_at(step, self.config) for step in steps], np.float32)
-        read_losses = self.backend.train(tokens_KBT1, keys_KB2, learning_rate_K)
         self.step = steps.stop
-        return Dispatch(steps.start, learning_rate_K, read_losses)
+        return Dispatch(steps.start, self.backend.train(tokens_KBT1, keys_KB2, learning_rate_K))
 
     def _log(self, dispatch: Dispatch) -> None:
-        """Wait for the losses of a dispatch and note them; choose the length of the next one."""
+        """Wait for the losses of a dispatch and note them."""
         losses_K = dispatch.read_losses()
-        began, first = self._clock
-        seconds = (time.monotonic() - began) / (dispatch.first + len(losses_K) - first)
+        seconds = self._pace(dispatch.first, dispatch.first + len(losses_K))
         speed = round(self.config.batch_size * self.run.splits.block_size / seconds)
-        for step, (loss, rate) in enumerate(
-            zip(losses_K, dispatch.learning_rate_K, strict=True), dispatch.first + 1
-        ):
+        for step, loss in enumerate(losses_K.tolist(), dispatch.first + 1):
             if not math.isfinite(loss):
                 raise InputError(
                     f"the loss is {loss} at step {step}: lower --learning_rate and start again, "
                     "from the last checkpoint or anew"
                 )
-            self._last = {
-                "step": step,
-                "loss": float(loss),
-                "learning_rate": float(rate),
-                "tokens_per_second": speed,
-            }
+            rate = learning_rate_at(step - 1, self.config)
+            self._last = {"step": step, "loss": loss, "learning_rate": rate, "tokens_per_second": speed}
             if step % self.config.log_interval == 0 and not self._is_evaluated(step):
                 self._record(None, None)
                 self.reporter.line(self._last)
         self.reporter.step(self._last)
-        # Doubled from one step on: the first call also compiles, and says nothing about the others.
-        if dispatch.first == self.run.state.step:
-            self._clock = (time.monotonic(), dispatch.first + len(losses_K))
+
+    def _pace(self, first: int, last: int) -> float:
+        """Seconds a step, on average since the last evaluation; chooses the length of the next dispatch."""
+        began, since = self._clock
+        now = time.monotonic()
+        seconds = (now - began) / (last - since)
+        if first == self.run.state.step:
+            # The first call also compiled: it says nothing about the others.
+            self._clock = (now, last)
         elif 2 * self._steps_per_call * seconds < SECONDS_PER_CALL:
             self._steps_per_call = min(2 * self._steps_per_call, MAX_STEPS_PER_CALL)
         elif self._steps_per_call * seconds > SECONDS_PER_CALL:
             self._steps_per_call = max(1, self._steps_per_call // 2)
+        return seconds
 
     def _evaluate(self) -> None:
         """Measure both losses exactly, note them, show a text, and save."""
@@ -159,7 +162,9 @@ def stop_signals() -> Iterator[list[int]]:
         received.append(number)
         signal.signal(number, before[number])
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {
+        number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield received
     finally:

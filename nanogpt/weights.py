@@ -1,20 +1,20 @@
 """The canonical layout of the weights: what a checkpoint holds and both twins map to and from.
 
-| name                                      | shape  | what it is                                             |
-|-------------------------------------------|--------|--------------------------------------------------------|
-| token_embedding.embedding                 | (V, C) | a row for each token                                   |
-| position_embedding.embedding              | (T, C) | a row for each position                                |
-| blocks.N.attention_norm.scale, .bias      | (C,)   | LayerNorm before the attention                         |
-| blocks.N.attention.query_key_value.kernel | (C, 3C)| queries, keys, values, each with its heads in order    |
-| blocks.N.attention.query_key_value.bias   | (3C,)  |                                                        |
-| blocks.N.attention.output.kernel, .bias   | (C, C) | mixes the heads' outputs                               |
-| blocks.N.feed_forward_norm.scale, .bias   | (C,)   | LayerNorm before the feed-forward network              |
-| blocks.N.feed_forward.expand.kernel, .bias| (C, F) | F = 4C                                                 |
-| blocks.N.feed_forward.contract.kernel, .bias| (F, C)|                                                       |
-| final_norm.scale, .bias                   | (C,)   | LayerNorm before the head                              |
-| head.kernel                               | (C, V) | absent with tie_weights: then the token embedding's    |
+| name                                             | shape   | what it is                            |
+|--------------------------------------------------|---------|---------------------------------------|
+| token_embedding.embedding                        | (V, C)  | a row for each token                  |
+| position_embedding.embedding                     | (T, C)  | a row for each position               |
+| blocks.N.attention_norm.scale, .bias             | (C,)    | LayerNorm before the attention        |
+| blocks.N.attention.query_key_value.kernel, .bias | (C, 3C) | queries, keys, values; heads in order |
+| blocks.N.attention.output.kernel, .bias          | (C, C)  | mixes what the heads found            |
+| blocks.N.feed_forward_norm.scale, .bias          | (C,)    | LayerNorm before the feed-forward     |
+| blocks.N.feed_forward.expand.kernel, .bias       | (C, F)  | F = 4C                                |
+| blocks.N.feed_forward.contract.kernel, .bias     | (F, C)  | back to the residual stream           |
+| final_norm.scale, .bias                          | (C,)    | LayerNorm before the head             |
+| head.kernel                                      | (C, V)  | absent with tie_weights               |
 
-Kernels are (in, out). Every `.bias` is absent unless the configuration's `bias` is set; the head has none.
+Kernels are (in, out), a bias has the length of what comes out. Biases are absent unless the configuration's
+`bias` is set; the head has none, and with tie_weights its kernel is the token embedding, transposed.
 """
 
 import math
@@ -25,31 +25,30 @@ from nanogpt.config import ModelConfig
 from nanogpt.randomness import normals
 
 Weights = dict[str, np.ndarray]
+Shapes = dict[str, tuple[int, ...]]
 
 
-def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def weight_shapes(config: ModelConfig) -> Shapes:
     """Name and shape of every weight of a model, in the order of the forward pass."""
     C, F = config.n_embd, 4 * config.n_embd
 
-    def linear(name: str, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:
-        return {f"{name}.kernel": (n_in, n_out)} | ({f"{name}.bias": (n_out,)} if config.bias else {})
+    def with_bias(name: str, weight: str, *shape: int) -> Shapes:
+        shapes: Shapes = {f"{name}.{weight}": shape}
+        return shapes | {f"{name}.bias": shape[-1:]} if config.bias else shapes
 
-    def norm(name: str) -> dict[str, tuple[int, ...]]:
-        return {f"{name}.scale": (C,)} | ({f"{name}.bias": (C,)} if config.bias else {})
-
-    shapes: dict[str, tuple[int, ...]] = {
+    shapes: Shapes = {
         "token_embedding.embedding": (config.vocab_size, C),
         "position_embedding.embedding": (config.block_size, C),
     }
     for layer in range(config.n_layer):
         block = f"blocks.{layer}"
-        shapes |= norm(f"{block}.attention_norm")
-        shapes |= linear(f"{block}.attention.query_key_value", C, 3 * C)
-        shapes |= linear(f"{block}.attention.output", C, C)
-        shapes |= norm(f"{block}.feed_forward_norm")
-        shapes |= linear(f"{block}.feed_forward.expand", C, F)
-        shapes |= linear(f"{block}.feed_forward.contract", F, C)
-    shapes |= norm("final_norm")
+        shapes |= with_bias(f"{block}.attention_norm", "scale", C)
+        shapes |= with_bias(f"{block}.attention.query_key_value", "kernel", C, 3 * C)
+        shapes |= with_bias(f"{block}.attention.output", "kernel", C, C)
+        shapes |= with_bias(f"{block}.feed_forward_norm", "scale", C)
+        shapes |= with_bias(f"{block}.feed_forward.expand", "kernel", C, F)
+        shapes |= with_bias(f"{block}.feed_forward.contract", "kernel", F, C)
+    shapes |= with_bias("final_norm", "scale", C)
     if not config.tie_weights:
         shapes["head.kernel"] = (C, config.vocab_size)
     return shapes

@@ -1,4 +1,4 @@
-"""The model at work in JAX: devices, precision, compilation and micro-batches. See nanogpt.backend.Backend."""
+"""The model at work in JAX: devices, precision, compilation, micro-batches. See nanogpt.backend.Backend."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -14,11 +14,16 @@ from flax import nnx
 from nanogpt.backend import MAX_STEPS_PER_CALL, TrainingState, micro_batch_rows, unavailable_device
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.sampling import SamplingPolicy
+from nanogpt.weights import Weights
 from nanogpt_jax.generation import continue_window
 from nanogpt_jax.model import GPT, token_losses
 from nanogpt_jax.optimizer import Arrays, Optimizer
 
 TOKENS_PER_BLOCK = 16  # generated in one call, and so seen at once
+
+
+Carry = tuple[Arrays, optax.ScaleByAdamState, jax.Array]
+Sum = tuple[jax.Array, Arrays]
 
 
 class Backend:
@@ -48,9 +53,14 @@ class Backend:
         self.load(state)
 
         self._train = jax.jit(self._train_steps, donate_argnums=(0, 1))
+        self._gradients = jax.jit(self._loss_and_gradients)
         self._losses = jax.jit(self._token_losses)
         self._logits = jax.jit(lambda weights, tokens_BT: self._model(weights)(tokens_BT))
         self._attention = jax.jit(lambda weights, tokens_BT: self._model(weights).attention(tokens_BT))
+
+    @property
+    def model(self) -> GPT:
+        return self._model(self._weights)
 
     def load(self, state: TrainingState) -> None:
         put = partial(jax.device_put, device=self._device)
@@ -77,6 +87,10 @@ class Backend:
         self._weights, self._moments, losses_K = self._train(self._weights, self._moments, *padded, count)
         return lambda: np.asarray(losses_K)[:count]
 
+    def gradients(self, tokens_BT1: np.ndarray, keys_B2: np.ndarray) -> tuple[float, Weights]:
+        loss, gradients = jax.device_get(self._gradients(self._weights, tokens_BT1, keys_B2))
+        return float(loss), gradients
+
     def losses(self, tokens_BT1: np.ndarray) -> np.ndarray:
         rows = min(len(tokens_BT1), max(1, 2**14 // tokens_BT1.shape[1]))
         padded = _pad_rows(tokens_BT1, -(-len(tokens_BT1) // rows) * rows)
@@ -96,7 +110,7 @@ class Backend:
         prompt_BT = prompt_BT[:, -block_size:]
         length = prompt_BT.shape[1]
         window_BT = np.pad(prompt_BT, ((0, 0), (0, block_size - length)))
-        model = self._model(self._weights)
+        model = self.model
         for start in range(0, count, TOKENS_PER_BLOCK):
             uniforms = uniforms_BN[:, start : start + TOKENS_PER_BLOCK]
             wanted = uniforms.shape[1]
@@ -109,29 +123,44 @@ class Backend:
         flat = [(self._paths[name], nnx.Param(w.astype(self.dtype))) for name, w in weights.items()]
         return nnx.merge(self._graph, nnx.from_flat_state(flat))
 
-    def _token_losses(self, weights: Arrays, tokens_BT1: jax.Array, keys_B2: jax.Array | None = None):
+    def _token_losses(
+        self, weights: Arrays, tokens_BT1: jax.Array, keys_B2: jax.Array | None = None
+    ) -> jax.Array:
         logits_BTV = self._model(weights)(tokens_BT1[:, :-1], keys_B2)
         return token_losses(logits_BTV, tokens_BT1[:, 1:])
 
-    def _train_steps(self, weights, moments, tokens_KBT1, keys_KB2, learning_rate_K, count):
+    def _train_steps(
+        self,
+        weights: Arrays,
+        moments: optax.ScaleByAdamState,
+        tokens_KBT1: jax.Array,
+        keys_KB2: jax.Array,
+        learning_rate_K: jax.Array,
+        count: jax.Array,
+    ) -> Carry:
         """`count` optimizer steps; what the buffers hold beyond them is not looked at."""
 
-        def step(k, carry):
+        optimizer = self._optimizer
+        assert optimizer is not None, "a model loaded for inference can't be trained"
+
+        def step(k: jax.Array, carry: Carry) -> Carry:
             weights, moments, losses_K = carry
             loss, gradients = self._loss_and_gradients(weights, tokens_KBT1[k], keys_KB2[k])
-            weights, moments = self._optimizer.update(weights, moments, gradients, learning_rate_K[k])
+            weights, moments = optimizer.update(weights, moments, gradients, learning_rate_K[k])
             return weights, moments, losses_K.at[k].set(loss)
 
         losses_K = jnp.zeros(len(learning_rate_K), jnp.float32)
         return jax.lax.fori_loop(0, count, step, (weights, moments, losses_K))
 
-    def _loss_and_gradients(self, weights: Arrays, tokens_BT1: jax.Array, keys_B2: jax.Array):
-        """Mean loss and its gradients, summed over micro-batches so that activations stay small."""
+    def _loss_and_gradients(
+        self, weights: Arrays, tokens_BT1: jax.Array, keys_B2: jax.Array
+    ) -> tuple[jax.Array, Arrays]:
+        """Mean loss and its gradients; by micro-batches: activations stay small."""
         B, T1 = tokens_BT1.shape
         rows = micro_batch_rows(B, T1 - 1, self.device)
         mean_loss = jax.value_and_grad(lambda *args: self._token_losses(*args).mean() * (rows / B))
 
-        def add(total, micro_batch):
+        def add(total: Sum, micro_batch: tuple[jax.Array, ...]) -> tuple[Sum, None]:
             return jax.tree.map(jnp.add, total, mean_loss(weights, *micro_batch)), None
 
         zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, weights))
@@ -142,7 +171,7 @@ class Backend:
 def _configure() -> None:
     # float32 means float32: on CUDA, jax would else take TF32 for products.
     jax.config.update("jax_default_matmul_precision", "highest")
-    if not (jax.config.jax_compilation_cache_dir or os.environ.get("CI")):
+    if not (jax.config.values["jax_compilation_cache_dir"] or os.environ.get("CI")):
         jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("nanogpt") + "/jax")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 

@@ -8,6 +8,8 @@ from flax import nnx
 
 from nanogpt.sampling import SamplingPolicy
 
+Carry = tuple[jax.Array, jax.Array]
+
 
 def choose_token(logits_BV: jax.Array, uniform_B: jax.Array, policy: SamplingPolicy) -> jax.Array:
     """The token that each uniform number in [0, 1) picks: int32 `[B]`."""
@@ -49,7 +51,7 @@ def continue_window(
     Returns the window, its length and the new tokens `[B, N]`. A full window drops its oldest token.
     """
 
-    def append(carry, uniform_B):
+    def append(carry: Carry, uniform_B: jax.Array) -> tuple[Carry, jax.Array]:
         window_BT, length = carry
         # What stands behind the text is not seen by it: the mask is causal.
         logits_BV = model(window_BT)[:, length - 1].astype(jnp.float32)

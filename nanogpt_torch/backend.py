@@ -1,7 +1,8 @@
-"""The model at work in PyTorch: devices, precision, compilation and micro-batches. See nanogpt.backend.Backend."""
+"""The model at work in torch: devices, precision, compilation, micro-batches. See nanogpt.backend.Backend."""
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import torch
@@ -38,11 +39,11 @@ class Backend:
         torch.set_float32_matmul_precision("highest")
         self.config, self.dtype = config, getattr(torch, dtype)
         self.device = _find(device)
-        self._module = GPT(config).to(self.device)
-        self._parameters = dict(_canonical(self._module))
+        self.model = GPT(config).to(self.device)
+        self._parameters = dict(_canonical(self.model))
         if compile:
             # One compiled block serves every layer: compiling the whole model takes minutes on a CPU.
-            for block in self._module.blocks:
+            for block in self.model.blocks:
                 block.compile()
         self._optimizer = (
             Optimizer(training, {n: p for n, (p, _) in self._parameters.items()}) if training else None
@@ -71,6 +72,7 @@ class Backend:
     def train(
         self, tokens_KBT1: np.ndarray, keys_KB2: np.ndarray, learning_rate_K: np.ndarray
     ) -> Callable[[], np.ndarray]:
+        assert self._optimizer is not None, "a model loaded for inference can't be trained"
         tokens = self._tokens(tokens_KBT1)
         keys = torch.from_numpy(keys_KB2.view(np.int32)).to(self.device)
         losses = []
@@ -80,6 +82,12 @@ class Backend:
         self._step += len(losses)
         return lambda: torch.stack(losses).cpu().numpy()
 
+    def gradients(self, tokens_BT1: np.ndarray, keys_B2: np.ndarray) -> tuple[float, Weights]:
+        keys = torch.from_numpy(keys_B2.view(np.int32)).to(self.device)
+        loss = self._loss_and_gradients(self._tokens(tokens_BT1), keys)
+        gradients = {n: (cast(Tensor, p.grad), t) for n, (p, t) in self._parameters.items()}
+        return loss.item(), _to_numpy(gradients)
+
     @torch.inference_mode()
     def losses(self, tokens_BT1: np.ndarray) -> np.ndarray:
         rows = max(1, 2**14 // tokens_BT1.shape[1])
@@ -88,11 +96,11 @@ class Backend:
 
     @torch.inference_mode()
     def logits(self, tokens_BT: np.ndarray) -> np.ndarray:
-        return self._model(self._tokens(tokens_BT)).float().cpu().numpy()
+        return self._logits(self._tokens(tokens_BT)).float().cpu().numpy()
 
     @torch.inference_mode()
     def attention(self, tokens_BT: np.ndarray) -> np.ndarray:
-        model = copy.deepcopy(self._module).to(self.dtype)
+        model = copy.deepcopy(self.model).to(self.dtype)
         return model.attention(self._tokens(tokens_BT)).float().cpu().numpy()
 
     def generate(
@@ -100,31 +108,30 @@ class Backend:
     ) -> Iterator[np.ndarray]:
         block_size, count = self.config.block_size, uniforms_BN.shape[1]
         window_BT = self._tokens(prompt_BT[:, -block_size:])
-        uniforms_BN = torch.from_numpy(uniforms_BN).to(self.device)
         for start in range(0, count, TOKENS_PER_BLOCK):
-            uniforms = uniforms_BN[:, start : start + TOKENS_PER_BLOCK]
-            window_BT, tokens_BN = continue_window(self._model, window_BT, uniforms, policy, block_size)
+            uniforms = torch.tensor(uniforms_BN[:, start : start + TOKENS_PER_BLOCK]).to(self.device)
+            window_BT, tokens_BN = continue_window(self._logits, window_BT, uniforms, policy, block_size)
             yield tokens_BN.cpu().numpy().astype(np.int32)
 
     def _tokens(self, tokens: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device).long()
 
-    def _model(self, tokens_BT: Tensor, keys_B2: Tensor | None = None) -> Tensor:
+    def _logits(self, tokens_BT: Tensor, keys_B2: Tensor | None = None) -> Tensor:
         """The module's logits, computed with its weights in the dtype of the computation."""
         if self.dtype == torch.float32:
-            return self._module(tokens_BT, keys_B2)
-        weights = {name: p.to(self.dtype) for name, p in self._module.named_parameters()}
-        return functional_call(self._module, weights, (tokens_BT, keys_B2))
+            return self.model(tokens_BT, keys_B2)
+        weights = {name: p.to(self.dtype) for name, p in self.model.named_parameters()}
+        return functional_call(self.model, weights, (tokens_BT, keys_B2))
 
     def _token_losses(self, tokens_BT1: Tensor, keys_B2: Tensor | None = None) -> Tensor:
-        logits_BTV = self._model(tokens_BT1[:, :-1], keys_B2)
+        logits_BTV = self._logits(tokens_BT1[:, :-1], keys_B2)
         return token_losses(logits_BTV, tokens_BT1[:, 1:])
 
     def _loss_and_gradients(self, tokens_BT1: Tensor, keys_B2: Tensor) -> Tensor:
-        """Mean loss, its gradients left in the parameters, summed over micro-batches so that activations stay small."""
+        """Mean loss, its gradients left in the parameters; by micro-batches: activations stay small."""
         B, T1 = tokens_BT1.shape
         rows = micro_batch_rows(B, T1 - 1, self.device)
-        self._module.zero_grad()
+        self.model.zero_grad()
         total = torch.zeros((), device=self.device)
         for micro_batch in zip(tokens_BT1.split(rows), keys_B2.split(rows), strict=True):
             loss = self._token_losses(*micro_batch).mean() * (rows / B)

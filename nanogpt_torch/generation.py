@@ -1,9 +1,10 @@
 """Text from the model: one token at a time, chosen by inverse CDF."""
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from nanogpt.sampling import SamplingPolicy
@@ -38,7 +39,7 @@ def restrict(logits_BV: Tensor, policy: SamplingPolicy) -> Tensor:
 
 @torch.inference_mode()
 def continue_window(
-    model: nn.Module,
+    model: Callable[[Tensor], Tensor],
     window_BT: Tensor,
     uniforms_BN: Tensor,
     policy: SamplingPolicy,

@@ -1,0 +1,85 @@
+"""The judge: the whole model and AdamW in float64 numpy, written from the definitions, not from a twin."""
+
+import numpy as np
+
+from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.weights import Weights
+
+
+def logits(
+    weights: Weights, config: ModelConfig, tokens_BT: np.ndarray, hidden: list[np.ndarray] | None = None
+) -> np.ndarray:
+    """Logits `[B, T, V]` in float64, without dropout; what enters each activation is added to `hidden`."""
+    w = {name: array.astype(np.float64) for name, array in weights.items()}
+    B, T = tokens_BT.shape
+    C, H = config.n_embd, config.n_head
+    x = w["token_embedding.embedding"][tokens_BT] + w["position_embedding.embedding"][:T]
+    for layer in range(config.n_layer):
+        name = f"blocks.{layer}"
+        normed = layer_norm(w, f"{name}.attention_norm", x)
+        query, key, value = (
+            part.reshape(B, T, H, C // H).transpose(0, 2, 1, 3)
+            for part in np.split(linear(w, f"{name}.attention.query_key_value", normed), 3, axis=-1)
+        )
+        scores = np.einsum("bhtd,bhsd->bhts", query, key) / np.sqrt(C // H)
+        future = np.arange(T)[None, :] > np.arange(T)[:, None]
+        attention = softmax(np.where(future, -np.inf, scores))
+        heads = np.einsum("bhts,bhsd->bthd", attention, value).reshape(B, T, C)
+        x = x + linear(w, f"{name}.attention.output", heads)
+        expanded = linear(w, f"{name}.feed_forward.expand", layer_norm(w, f"{name}.feed_forward_norm", x))
+        if hidden is not None:
+            hidden.append(expanded)
+        x = x + linear(w, f"{name}.feed_forward.contract", activation(config, expanded))
+    x = layer_norm(w, "final_norm", x)
+    return x @ (w["token_embedding.embedding"].T if config.tie_weights else w["head.kernel"])
+
+
+def loss(weights: Weights, config: ModelConfig, tokens_BT1: np.ndarray) -> float:
+    """Mean cross-entropy in nats of each token after the first."""
+    probabilities = softmax(logits(weights, config, tokens_BT1[:, :-1]))
+    return float(-np.log(np.take_along_axis(probabilities, tokens_BT1[:, 1:, None], axis=-1)).mean())
+
+
+def adamw(
+    weights: Weights,
+    first: Weights,
+    second: Weights,
+    gradients: Weights,
+    step: int,
+    rate: float,
+    config: TrainingConfig,
+) -> tuple[Weights, Weights, Weights]:
+    """Weights and moments after update number `step` (from 1): Loshchilov and Hutter 2019, algorithm 2."""
+    g = {name: array.astype(np.float64) for name, array in gradients.items()}
+    norm = np.sqrt(sum((array**2).sum() for array in g.values()))
+    shrink = min(1.0, config.grad_clip / norm) if config.grad_clip else 1.0
+    new_weights, new_first, new_second = {}, {}, {}
+    for name, weight in weights.items():
+        m = config.beta1 * first[name] + (1 - config.beta1) * shrink * g[name]
+        v = config.beta2 * second[name] + (1 - config.beta2) * (shrink * g[name]) ** 2
+        direction = m / (1 - config.beta1**step) / (np.sqrt(v / (1 - config.beta2**step)) + 1e-8)
+        decay = config.weight_decay if weight.ndim >= 2 else 0.0
+        new_weights[name] = weight - rate * (direction + decay * weight.astype(np.float64))
+        new_first[name], new_second[name] = m, v
+    return new_weights, new_first, new_second
+
+
+def linear(w: Weights, name: str, x: np.ndarray) -> np.ndarray:
+    return x @ w[f"{name}.kernel"] + w.get(f"{name}.bias", 0.0)
+
+
+def layer_norm(w: Weights, name: str, x: np.ndarray) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    return normed * w[f"{name}.scale"] + w.get(f"{name}.bias", 0.0)
+
+
+def activation(config: ModelConfig, x: np.ndarray) -> np.ndarray:
+    if config.activation == "relu":
+        return np.maximum(x, 0)
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(x - x.max(-1, keepdims=True))
+    return exponentials / exponentials.sum(-1, keepdims=True)

@@ -1,0 +1,114 @@
+"""One forward and one backward pass: everything the twins compute, against each other and against float64."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import nanogpt_torch.model
+from nanogpt.config import ModelConfig, TrainingConfig
+from parity_tests.twins import Report, Twins, compare_models
+
+CONFIGS = {
+    "default": ModelConfig(vocab_size=65, dropout=0),
+    "small": ModelConfig(vocab_size=11, block_size=16, n_layer=2, n_embd=32, dropout=0),
+    "gpt2": ModelConfig(31, 9, 3, 2, 24, dropout=0, bias=True, activation="gelu", tie_weights=True),
+    "biases": ModelConfig(vocab_size=7, block_size=5, n_layer=1, n_head=1, n_embd=8, dropout=0, bias=True),
+    "tied": ModelConfig(vocab_size=50, block_size=33, n_layer=2, n_embd=48, dropout=0, tie_weights=True),
+    "gelu": ModelConfig(vocab_size=20, block_size=12, n_layer=1, n_head=8, dropout=0, activation="gelu"),
+    "bigram": ModelConfig(vocab_size=65, block_size=8, n_layer=0, n_embd=32, dropout=0),
+}
+LOW_VARIANCE = 1e-2  # scale of embeddings at which LayerNorm's epsilon decides
+
+
+@pytest.mark.parametrize("embedding_scale", [1.0, LOW_VARIANCE], ids=["", "low variance"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_twins_compute_the_same(name: str, embedding_scale: float, device: str, report: Report) -> None:
+    compare_models(Twins.of(CONFIGS[name], TrainingConfig(), device, embedding_scale), report)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_attention_looks_back_and_sums_to_one(backend: str, device: str) -> None:
+    twins = Twins.of(CONFIGS["gpt2"], TrainingConfig(), device)
+    weights_LBHTS = getattr(twins, backend).attention(twins.tokens(2, 9))
+    assert weights_LBHTS.shape == (3, 2, 2, 9, 9)
+    assert (weights_LBHTS >= 0).all()
+    np.testing.assert_allclose(weights_LBHTS.sum(-1), 1, atol=1e-6)
+    assert (np.triu(weights_LBHTS, 1) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_future_changes_nothing(backend: str, dtype: str, device: str) -> None:
+    twins = Twins.of(CONFIGS["small"], TrainingConfig(), device)
+    of = getattr(twins, backend)
+    model = type(of)(twins.config, None, twins.initial, device=of.device, dtype=dtype)
+    tokens_BT = twins.tokens(2, 16)
+    before = model.logits(tokens_BT)
+    for t in (1, 7, 15):
+        changed = tokens_BT.copy()
+        changed[:, t] = (changed[:, t] + 1) % twins.config.vocab_size
+        after = model.logits(changed)
+        assert (after[:, :t] == before[:, :t]).all()
+        assert (after[:, t:] != before[:, t:]).any()
+
+
+def mutated_attention(scale: bool, diagonal: int) -> Callable[[Tensor, Tensor], Tensor]:
+    def attention_weights(query_BHTD: Tensor, key_BHSD: Tensor) -> Tensor:
+        T, D = query_BHTD.shape[-2:]
+        scores_BHTS = query_BHTD @ key_BHSD.transpose(-2, -1) / (D**0.5 if scale else 1)
+        mask_TS = torch.ones(T, T, dtype=torch.bool, device=scores_BHTS.device).tril(diagonal)
+        return F.softmax(scores_BHTS.masked_fill(~mask_TS, -torch.inf), dim=-1)
+
+    return attention_weights
+
+
+def mutate(name: str, twins: Twins, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make one mistake in the torch twin."""
+    model = nanogpt_torch.model
+    if name == "LayerNorm epsilon":
+        for module in twins.torch.model.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = 1e-6
+    elif name == "GELU form":
+        gelu = F.gelu
+        monkeypatch.setattr(F, "gelu", lambda x, approximate: gelu(x, approximate="none"))
+    elif name == "mask off by one":
+        monkeypatch.setattr(model, "attention_weights", mutated_attention(scale=True, diagonal=1))
+    elif name == "no 1/sqrt(d_k)":
+        monkeypatch.setattr(model, "attention_weights", mutated_attention(scale=False, diagonal=0))
+    elif name == "transposed kernel":
+        output = twins.torch.model.blocks[0].attention.output
+        output.weight.data = output.weight.data.T.contiguous()
+    elif name == "swapped query and key":
+        project = model.MultiHeadAttention.project
+
+        def swapped(self: nn.Module, x_BTC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            query_BHTD, key_BHSD, value_BHSD = project(self, x_BTC)
+            return key_BHSD, query_BHTD, value_BHSD
+
+        monkeypatch.setattr(model.MultiHeadAttention, "project", swapped)
+
+
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        "LayerNorm epsilon",
+        "GELU form",
+        "mask off by one",
+        "no 1/sqrt(d_k)",
+        "transposed kernel",
+        "swapped query and key",
+    ],
+)
+def test_a_mistake_in_one_twin_is_noticed(
+    mutation: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scale = LOW_VARIANCE if mutation == "LayerNorm epsilon" else 1.0
+    twins = Twins.of(CONFIGS["gpt2"], TrainingConfig(), device, scale)
+    mutate(mutation, twins, monkeypatch)
+    with pytest.raises(AssertionError, match="tolerance"):
+        compare_models(twins, Report())

@@ -1,0 +1,104 @@
+"""Optimizer steps from one state, dropout on."""
+
+import numpy as np
+import pytest
+
+from nanogpt.backend import TrainingState
+from nanogpt.config import ModelConfig, TrainingConfig, learning_rate_at
+from nanogpt.randomness import dropout_keys
+from parity_tests import reference
+from parity_tests.twins import Report, Twins, compare_states
+
+TRAINING = TrainingConfig(batch_size=6, learning_rate=1e-3, warmup_iters=5, max_iters=100)
+CONFIGS = {
+    "small": ModelConfig(vocab_size=17, block_size=16, n_layer=2, n_embd=32, dropout=0.2),
+    # Smooth: over many steps some ReLU unit comes to its kink, where rounding decides its derivative.
+    "gpt2": ModelConfig(31, 9, 3, 2, 24, dropout=0.1, bias=True, activation="gelu", tie_weights=True),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def twins(request: pytest.FixtureRequest, device: str) -> Twins:
+    return Twins.of(CONFIGS[request.param], TRAINING, device)
+
+
+def batches(twins: Twins, first: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    steps = range(first, first + count)
+    B, T = TRAINING.batch_size, twins.config.block_size
+    tokens = np.stack([twins.tokens(B, T + 1, step=step) for step in steps])
+    keys = np.stack([dropout_keys(1337, step, np.arange(B)) for step in steps])
+    return tokens, keys, np.array([learning_rate_at(step, TRAINING) for step in steps], np.float32)
+
+
+def test_gradients_agree_with_dropout(twins: Twins, report: Report) -> None:
+    twins.reset()
+    (tokens,), (keys,), _ = batches(twins, 0, 1)
+    loss, gradients = twins.torch.gradients(tokens, keys)
+    expected_loss, expected = twins.jax.gradients(tokens, keys)
+    plain_loss, _ = twins.jax.gradients(tokens, np.zeros_like(keys))
+    assert abs(plain_loss - expected_loss) > 1e-3, "dropout changed nothing"
+    report.compare("loss", "with dropout", loss, expected_loss)
+    for name in expected:
+        report.compare("gradients", f"{name}, with dropout", gradients[name], expected[name])
+
+
+def test_a_step_is_adamw(twins: Twins, report: Report) -> None:
+    """From the same state each twin takes the step of the float64 judge, clipped and unclipped."""
+    twins.reset()
+    twins.jax.train(*batches(twins, 0, 3))()
+    start = twins.jax.state()
+    tokens, keys, rates = batches(twins, 3, 1)
+    for backend in (twins.jax, twins.torch):
+        backend.load(start)
+        _, gradients = backend.gradients(tokens[0], keys[0])
+        backend.train(tokens, keys, rates)()
+        state = backend.state()
+        judged = reference.adamw(
+            start.weights,
+            start.first_moment,
+            start.second_moment,
+            gradients,
+            start.step + 1,
+            rates[0],
+            TRAINING,
+        )
+        expected = type(state)(start.step + 1, *judged)
+        rows = ("AdamW: weights", "AdamW: moments")
+        compare_states(rows, backend.name, state, expected, report)
+
+
+def test_one_step_from_equal_states_agrees(twins: Twins, report: Report) -> None:
+    twins.reset()
+    for backend in (twins.jax, twins.torch):
+        backend.train(*batches(twins, 0, 1))()
+    rows = ("weights after 1 step", "moments after 1 step")
+    compare_states(rows, "torch against jax", twins.torch.state(), twins.jax.state(), report)
+
+
+def test_fifty_steps_agree(device: str, report: Report) -> None:
+    twins = Twins.of(CONFIGS["gpt2"], TRAINING, device)
+    twins.reset(TrainingState.initial(twins.config, seed=3))
+    losses = {backend.name: backend.train(*batches(twins, 0, 50))() for backend in (twins.jax, twins.torch)}
+    report.compare("losses of 50 steps", "torch against jax", losses["torch"], losses["jax"])
+    rows = ("weights after 50 steps", "moments after 50 steps")
+    compare_states(rows, "torch against jax", twins.torch.state(), twins.jax.state(), report)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_steps_do_not_depend_on_how_they_are_dispatched(twins: Twins, backend: str) -> None:
+    """20 steps in one call equal 7 + 13 to the last bit, so a run may be stopped anywhere."""
+    of = getattr(twins, backend)
+    states = []
+    for lengths in ((20,), (7, 13)):
+        twins.reset()
+        first = 0
+        for length in lengths:
+            of.train(*batches(twins, first, length))
+            first += length
+        states.append(of.state())
+    assert states[0].step == states[1].step == 20
+    for part in ("weights", "first_moment", "second_moment"):
+        for name, expected in getattr(states[0], part).items():
+            np.testing.assert_array_equal(
+                getattr(states[1], part)[name], expected, err_msg=f"{part} of {name}"
+            )

@@ -1,0 +1,36 @@
+"""The one table of tolerances. None is loosened in a test.
+
+Errors are max |a - b| / max |b|: relative to the size of the tensor. A tolerance is at most ten times the
+largest error measured on a CPU in float32, and its reason says where that error comes from.
+"""
+
+from typing import NamedTuple
+
+
+class Tolerance(NamedTuple):
+    error: float
+    reason: str
+
+
+TOLERANCES = {
+    "queries, keys, values": Tolerance(5e-6, "one product over C channels, summed in another order"),
+    "attention weights": Tolerance(5e-6, "a product and a softmax"),
+    "block output": Tolerance(5e-6, "four products, two LayerNorms"),
+    "logits": Tolerance(5e-6, "all blocks, then the head"),
+    "loss": Tolerance(1e-6, "a mean over all tokens: errors cancel"),
+    "gradients": Tolerance(1e-5, "as far back as the logits are forward"),
+    "AdamW: weights": Tolerance(1e-6, "against float64 from the same gradients: a few roundings"),
+    "AdamW: moments": Tolerance(1e-6, "against float64 from the same gradients: a few roundings"),
+    "weights after 1 step": Tolerance(
+        1e-5, "where a gradient is near 0, Adam divides its rounding by itself"
+    ),
+    "moments after 1 step": Tolerance(1e-5, "the gradients' error, doubled by the square"),
+    "weights after 50 steps": Tolerance(2e-5, "each step's error moves the next step's gradients"),
+    "moments after 50 steps": Tolerance(2e-5, "each step's error moves the next step's gradients"),
+    "losses of 50 steps": Tolerance(2e-6, "the weights' difference, seen by the loss"),
+}
+
+# A bias on the keys adds the same number to all scores of a query, which a softmax ignores: its true gradient
+# is zero, and Adam turns the rounding noise that is there instead into steps of +-learning_rate. So this part
+# of query_key_value.bias is left out of comparisons between weights that were trained.
+KEY_BIAS = ".attention.query_key_value.bias"

@@ -1,0 +1,161 @@
+"""Both twins with the same weights, and everything they compute on the way, as numpy."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+import nanogpt_jax.backend
+import nanogpt_torch.backend
+from nanogpt.backend import Backend, TrainingState
+from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.randomness import normals, words
+from parity_tests import reference
+from parity_tests.tolerances import KEY_BIAS, TOLERANCES
+
+
+class Report:
+    """Compares, remembers the largest error of each quantity, and fails where one is above its tolerance."""
+
+    def __init__(self) -> None:
+        self.largest: dict[str, tuple[float, str]] = {}
+
+    def compare(self, quantity: str, label: str, actual: Any, expected: Any) -> None:
+        actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+        assert actual.shape == expected.shape, f"{label}: shape {actual.shape} is not {expected.shape}"
+        size = np.abs(expected).max() or 1.0
+        error = float(np.abs(actual - expected).max() / size)
+        self.largest[quantity] = max(self.largest.get(quantity, (0.0, label)), (error, label))
+        tolerance = TOLERANCES[quantity].error
+        assert error <= tolerance, f"{quantity}, {label}: error {error:.2e}, tolerance {tolerance:.0e}"
+
+
+@dataclass
+class Twins:
+    """A JAX and a torch backend at the same training state."""
+
+    config: ModelConfig
+    training: TrainingConfig
+    initial: TrainingState
+    jax: Backend
+    torch: Backend
+
+    @classmethod
+    def of(
+        cls, config: ModelConfig, training: TrainingConfig, device: str, embedding_scale: float = 1.0
+    ) -> "Twins":
+        initial = generic_state(config, embedding_scale)
+        jax_device = device if device in {d.platform.replace("gpu", "cuda") for d in jax.devices()} else "cpu"
+        return cls(
+            config,
+            training,
+            initial,
+            nanogpt_jax.backend.Backend(config, training, initial, device=jax_device),
+            nanogpt_torch.backend.Backend(config, training, initial, device=device),
+        )
+
+    def reset(self, state: TrainingState | None = None) -> None:
+        self.jax.load(state or self.initial)
+        self.torch.load(state or self.initial)
+
+    def tokens(self, *shape: int, step: int = 0) -> np.ndarray:
+        """Random tokens of any shape."""
+        count = int(np.prod(shape))
+        return (words(7, "tokens", step, count) % self.config.vocab_size).astype(np.int32).reshape(shape)
+
+
+def generic_state(config: ModelConfig, embedding_scale: float = 1.0) -> TrainingState:
+    """A state in which no weight is special: scales off 1, biases off 0, kernels five times GPT-2's start.
+
+    At the start itself the attention is so flat and the logits so small that a mistake hardly shows.
+    """
+    state = TrainingState.initial(config, seed=3)
+    for name, weight in state.weights.items():
+        noise = normals(5, f"noise/{name}", 0, weight.size).reshape(weight.shape)
+        if weight.ndim == 1:
+            weight += np.float32(0.1) * noise
+        elif "embedding" in name:
+            weight *= np.float32(embedding_scale)
+        else:
+            weight *= np.float32(5)
+    return state
+
+
+def activations(model: Any, tokens_BT: Any) -> Iterator[tuple[str, str, Any]]:
+    """Quantity, label and value of all that a twin computes in its blocks: one code, for they share names."""
+    x_BTC = model.embed(tokens_BT)
+    for layer, block in enumerate(model.blocks):
+        normed_BTC = block.attention_norm(x_BTC)
+        for name, value in zip(("query", "key", "value"), block.attention.project(normed_BTC), strict=True):
+            yield "queries, keys, values", f"blocks.{layer} {name}", value
+        yield "attention weights", f"blocks.{layer}", block.attention.weights(normed_BTC)
+        x_BTC = block(x_BTC)
+        yield "block output", f"blocks.{layer}", x_BTC
+
+
+def compare_models(twins: Twins, report: Report) -> None:
+    """Everything of one forward and one backward pass, of both twins and of the judge."""
+    tokens_BT1 = tokens_off_the_kink(twins)
+    tokens_BT = tokens_BT1[:, :-1]
+    unused_keys_B2 = np.zeros((len(tokens_BT), 2), np.uint32)
+
+    with torch.inference_mode():
+        on_device = torch.from_numpy(tokens_BT).long().to(twins.torch.device)
+        of_torch = [
+            (q, label, value.cpu().numpy()) for q, label, value in activations(twins.torch.model, on_device)
+        ]
+    with jax.default_matmul_precision("highest"):
+        of_jax = list(activations(twins.jax.model, jnp.asarray(tokens_BT)))
+    for (quantity, label, actual), (_, _, expected) in zip(of_torch, of_jax, strict=True):
+        report.compare(quantity, label, actual, expected)
+
+    judged_logits = reference.logits(twins.initial.weights, twins.config, tokens_BT)
+    judged_loss = reference.loss(twins.initial.weights, twins.config, tokens_BT1)
+    gradients = {}
+    for backend in (twins.jax, twins.torch):
+        report.compare("logits", f"{backend.name} against float64", backend.logits(tokens_BT), judged_logits)
+        loss, gradients[backend.name] = backend.gradients(tokens_BT1, unused_keys_B2)
+        report.compare("loss", f"{backend.name} against float64", loss, judged_loss)
+        report.compare("loss", f"{backend.name}, by token", backend.losses(tokens_BT1).mean(), judged_loss)
+    for name, expected in gradients["jax"].items():
+        report.compare("gradients", name, gradients["torch"][name], expected)
+
+
+def tokens_off_the_kink(twins: Twins) -> np.ndarray:
+    """Random windows `[2, T+1]` for which no hidden unit is as near to 0 as rounding could push it across.
+
+    There ReLU's derivative jumps from 0 to 1, and either answer is right.
+    """
+    for step in range(100):
+        hidden: list[np.ndarray] = []
+        tokens_BT1 = twins.tokens(2, twins.config.block_size + 1, step=step)
+        reference.logits(twins.initial.weights, twins.config, tokens_BT1[:, :-1], hidden)
+        if all(np.abs(expanded).min() > 2e-6 for expanded in hidden):
+            return tokens_BT1
+    raise AssertionError("every batch has a hidden unit at its kink")
+
+
+def compare_states(
+    quantities: tuple[str, str], label: str, actual: TrainingState, expected: TrainingState, report: Report
+) -> None:
+    """Weights and both moments by name; `quantities` are the rows for weights and for moments."""
+    assert actual.step == expected.step
+    for name in expected.weights:
+        for part, quantity in (
+            ("weights", quantities[0]),
+            ("first_moment", quantities[1]),
+            ("second_moment", quantities[1]),
+        ):
+            values = (getattr(actual, part)[name], getattr(expected, part)[name])
+            if name.endswith(KEY_BIAS):
+                values = tuple(without_key_bias(v) for v in values)
+            report.compare(quantity, f"{label}, {part} of {name}", *values)
+
+
+def without_key_bias(bias: np.ndarray) -> np.ndarray:
+    query, _, value = np.split(bias, 3)
+    return np.concatenate([query, value])
