@@ -69,6 +69,8 @@ class LanguageModel:
             raise InputError("the prompt is empty: the model needs a character to go on from")
         if max_tokens < 0:
             raise InputError(f"max_tokens {max_tokens} is out of range: it must be at least 0")
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed {seed} is out of range: it must be at least 0 and below 2**32")
         prompt_BT = self.tokenizer.encode(prompt)[None]
         uniforms_BN = sampling_uniforms(seed, [sample], max_tokens)
         for tokens_BN in self.backend.generate(prompt_BT, uniforms_BN, policy):

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import cast
 
 import numpy as np
@@ -41,6 +42,7 @@ class Backend:
         self.device = _find(device)
         self.model = GPT(config).to(self.device)
         self._parameters = dict(_canonical(self.model))
+        self._compiled = compile
         if compile:
             # One compiled block serves every layer: compiling the whole model takes minutes on a CPU.
             for block in self.model.blocks:
@@ -110,7 +112,9 @@ class Backend:
         window_BT = self._tokens(prompt_BT[:, -block_size:])
         for start in range(0, count, TOKENS_PER_BLOCK):
             uniforms = torch.tensor(uniforms_BN[:, start : start + TOKENS_PER_BLOCK]).to(self.device)
-            window_BT, tokens_BN = continue_window(self._logits, window_BT, uniforms, policy, block_size)
+            # Compiled blocks would be compiled anew for every length of the window.
+            with torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
+                window_BT, tokens_BN = continue_window(self._logits, window_BT, uniforms, policy, block_size)
             yield tokens_BN.cpu().numpy().astype(np.int32)
 
     def _tokens(self, tokens: np.ndarray) -> Tensor:

@@ -39,14 +39,14 @@ class Twins:
     """A JAX and a torch backend at the same training state."""
 
     config: ModelConfig
-    training: TrainingConfig
+    training: TrainingConfig | None
     initial: TrainingState
     jax: Backend
     torch: Backend
 
     @classmethod
     def of(
-        cls, config: ModelConfig, training: TrainingConfig, device: str, embedding_scale: float = 1.0
+        cls, config: ModelConfig, training: TrainingConfig | None, device: str, embedding_scale: float = 1.0
     ) -> "Twins":
         initial = generic_state(config, embedding_scale)
         jax_device = device if device in {d.platform.replace("gpu", "cuda") for d in jax.devices()} else "cpu"

@@ -1,0 +1,63 @@
+"""Texts and runs that the tests make for themselves: no corpus and no network is needed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nanogpt.cli import train_main
+from nanogpt.randomness import words
+
+BACKENDS = ["jax", "torch"]
+
+Train = Callable[..., int]
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5,000 characters with some structure: words of a small language, in lines."""
+    vocabulary = ["the", "king", "speaks", "ROMEO:", "and", "to", "night,", "o'er", "sleep."]
+    picks = words(11, "corpus", 0, 1_200) % len(vocabulary)
+    text = "\n".join(" ".join(vocabulary[i] for i in row) for row in picks.reshape(-1, 6))
+    file = tmp_path_factory.mktemp("corpus") / "text.txt"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _no_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the user's cache or working folder is read or written."""
+    monkeypatch.setenv("NANOGPT_DATA_DIR", str(tmp_path / "no-data"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def train(text_file: Path) -> Train:
+    """`train.py` on a tiny model, in this process: returns its exit code."""
+
+    def run(out_dir: Path | str, *flags: str) -> int:
+        return train_main([f"--out_dir={out_dir}", *tiny_flags(text_file), *flags])
+
+    return run
+
+
+def tiny_flags(text_file: Path) -> list[str]:
+    return [
+        *(f"--data={text_file}", "--block_size=16", "--n_layer=1", "--n_head=2", "--n_embd=16"),
+        *("--batch_size=4", "--max_iters=20", "--eval_interval=10", "--warmup_iters=5", "--log_interval=4"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
+    """A run of 20 steps, trained with torch. Not to be written to."""
+    out_dir = tmp_path_factory.mktemp("finished") / "run"
+    assert train_main([f"--out_dir={out_dir}", *tiny_flags(text_file), "--backend=torch", "--quiet"]) == 0
+    return out_dir
+
+
+def assert_same_weights(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert actual.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)

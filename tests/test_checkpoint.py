@@ -1,0 +1,130 @@
+"""What was saved comes back to the last bit, or is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nanogpt.backend import TrainingState, load_backend
+from nanogpt.checkpoint import KEEP_LATEST, Checkpoints, free_name
+from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.errors import InputError
+from nanogpt.randomness import dropout_keys
+from tests.conftest import BACKENDS, assert_same_weights
+
+CONFIG = ModelConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=8)
+
+
+def state_at(step: int) -> TrainingState:
+    state = TrainingState.initial(CONFIG, seed=step)
+    return TrainingState(step, state.weights, state.second_moment, state.weights)
+
+
+def saved(tmp_path: Path, losses: dict[int, float | None]) -> Checkpoints:
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step, loss in losses.items():
+        checkpoints.save(state_at(step), {"note": f"step {step}, ä\ud800"}, loss)
+    checkpoints.wait()
+    return checkpoints
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    saved(tmp_path, {7: 1.0}).close()
+    state, metadata = Checkpoints(tmp_path / "checkpoints", read_only=True).restore(7)
+    assert state.step == metadata["step"] == 7
+    assert metadata["note"] == "step 7, ä\ud800"
+    assert set(metadata["versions"]) == {"jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy"}
+    expected = state_at(7)
+    for part in ("weights", "first_moment", "second_moment"):
+        assert_same_weights(getattr(state, part), getattr(expected, part))
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 1.5, 6: None})
+    assert checkpoints.steps == [2, 5, 6]
+    assert checkpoints.best_step == 2
+    assert len(checkpoints.steps) == KEEP_LATEST + 1
+    reopened = Checkpoints(tmp_path / "checkpoints", read_only=True)
+    assert (reopened.steps, reopened.best_step) == ([2, 5, 6], 2)
+
+
+def test_a_step_is_saved_once(tmp_path: Path) -> None:
+    checkpoints = saved(tmp_path, {3: 1.0})
+    checkpoints.save(TrainingState(3, *[state_at(4).weights] * 3), {}, 0.5)
+    checkpoints.wait()
+    assert_same_weights(checkpoints.restore(3)[0].weights, state_at(3).weights)
+
+
+def read_or_refused(checkpoints: Checkpoints, step: int, expected: dict[str, np.ndarray]) -> str | None:
+    """Why a checkpoint was refused; one that was not must hold exactly what was saved."""
+    try:
+        state, _ = checkpoints.restore(step)
+    except InputError as error:
+        return str(error)
+    assert_same_weights(state.weights, expected)
+    return None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax's event loop
+def test_every_damaged_file_is_noticed(tmp_path: Path) -> None:
+    """Flip one bit in the middle of each file of a checkpoint, then cut each short."""
+    checkpoints = saved(tmp_path, {3: 1.0})
+    folder = tmp_path / "checkpoints/3"
+    harmless = {"commit_success.txt", "_CHECKPOINT_METADATA"}
+    files = [f for f in folder.rglob("*") if f.is_file() and f.stat().st_size and f.name not in harmless]
+    expected = state_at(3).weights
+    refused = 0
+    for file in files:
+        content = file.read_bytes()
+        middle = len(content) // 2
+        flipped = bytes([content[middle] ^ 1])
+        for damaged in (content[:middle] + flipped + content[middle + 1 :], content[:middle]):
+            file.write_bytes(damaged)
+            refusal = read_or_refused(checkpoints, 3, expected)
+            if refusal:
+                assert "checkpoint" in refusal
+                assert "\n" not in refusal
+                refused += 1
+        file.write_bytes(content)
+    assert refused >= 4
+    assert_same_weights(checkpoints.restore(3)[0].weights, expected)
+
+
+def test_a_half_written_save_is_cleared_away_by_a_writer_alone(tmp_path: Path) -> None:
+    saved(tmp_path, {3: 1.0}).close()
+    half = tmp_path / "checkpoints/5.orbax-checkpoint-tmp"
+    half.mkdir()
+    (half / "part").write_bytes(b"half")
+    assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps == [3]
+    assert half.exists()
+    assert Checkpoints(tmp_path / "checkpoints").steps == [3]
+    assert not half.exists()
+
+
+def test_a_free_name_is_never_taken(tmp_path: Path) -> None:
+    for name in ("run", "run.1", "run.2"):
+        assert free_name(tmp_path / "run") == tmp_path / name
+        (tmp_path / name).mkdir()
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_state_is_a_copy_that_training_leaves_alone(name: str) -> None:
+    """An alias of live weights would be torn by the step that runs while it is saved."""
+    backend = load_backend(name)(CONFIG, TrainingConfig(), TrainingState.initial(CONFIG, 0), device="cpu")
+    batch = (
+        np.ones((1, 2, 5), np.int32),
+        dropout_keys(0, 0, np.arange(2))[None],
+        np.full(1, 0.1, np.float32),
+    )
+    backend.train(*batch)()
+    state = backend.state()
+    copies = [{n: a.copy() for n, a in part.items()} for part in (state.weights, state.first_moment)]
+    for _ in range(3):
+        backend.train(*batch)()
+    assert_same_weights(state.weights, copies[0])
+    assert_same_weights(state.first_moment, copies[1])
+    # Nor does what a caller does to the state reach the model.
+    logits = backend.logits(np.ones((1, 4), np.int32))
+    for array in backend.state().weights.values():
+        array[...] = 0
+    np.testing.assert_array_equal(backend.logits(np.ones((1, 4), np.int32)), logits)
