@@ -1,6 +1,5 @@
 """The model at work in JAX: devices, precision, compilation, micro-batches. See nanogpt.backend.Backend."""
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -171,9 +170,10 @@ class Backend:
 def _configure() -> None:
     # float32 means float32: on CUDA, jax would else take TF32 for products.
     jax.config.update("jax_default_matmul_precision", "highest")
-    if not (jax.config.values["jax_compilation_cache_dir"] or os.environ.get("CI")):
+    # Programs are kept from run to run, so that the second start takes no compilation.
+    if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("nanogpt") + "/jax")
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def _find(device: str) -> jax.Device:
