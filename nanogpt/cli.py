@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -13,7 +14,7 @@ import tyro
 
 from nanogpt.backend import load_backend
 from nanogpt.config import Config, ModelConfig
-from nanogpt.data import decode_text, read_text
+from nanogpt.data import EVALUATION_TOKENS, decode_text, read_text
 from nanogpt.errors import InputError
 from nanogpt.language_model import load
 from nanogpt.metrics import Reporter
@@ -97,7 +98,8 @@ def _train(arguments: list[str]) -> int:
     backend_class = load_backend(config.run.backend)
     run = open_run(config, flags.out_dir, resume=flags.resume, backend=backend_class.name, reporter=reporter)
     config, step, iterations = run.config, run.state.step, run.config.training.max_iters
-    command = f"python train.py --out_dir {flags.out_dir}"
+    folder = shlex.quote(str(flags.out_dir))
+    command = f"python train.py --out_dir {folder}"
     if run.resumed and step >= iterations:
         reporter.say(
             f"This run is finished: {step:,} of {iterations:,} iterations are done.\n"
@@ -117,6 +119,8 @@ def _train(arguments: list[str]) -> int:
         f"on {run.corpus.name} ({len(run.corpus.text):,} characters, {config.model.vocab_size} different) "
         f"with {backend.name} on {backend.device}, from step {step:,} of {iterations:,}, in {flags.out_dir}"
     )
+    if len(run.splits.validation_N) > len(run.splits.validation_tokens()):
+        reporter.say(f"Validation is on the first {EVALUATION_TOKENS:,} tokens of its split")
     stopped_by = Training(run, backend, reporter).to_the_end()
     if stopped_by:
         reporter.say(f"Stopped and saved. To go on: {command}")
@@ -126,7 +130,7 @@ def _train(arguments: list[str]) -> int:
     reporter.say(
         f"Finished after {last['elapsed']:,.0f} s: train {last['train_loss']:.4f}, validation "
         f"{last['val_loss']:.4f} (best {best['val_loss']:.4f} at step {best['step']:,})\n"
-        f"To read what it writes: python sample.py --out_dir {flags.out_dir}"
+        f"To read what it writes: python sample.py --out_dir {folder}"
     )
     return 0
 
@@ -217,6 +221,9 @@ def _guarded(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         # Whoever read our output has left. Nothing more can be written there, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a full disk, a folder that may not be written to
+        _tell(f"error: {error}")
+        return 1
 
 
 def _tell(text: str) -> None:

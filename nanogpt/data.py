@@ -8,6 +8,7 @@ import sysconfig
 import tempfile
 import urllib.request
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class Corpus:
     name: str
     text: str
 
-    @property
+    @cached_property
     def fingerprint(self) -> dict[str, str | int]:
         """What two runs must share to be runs on the same data."""
         digest = hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()

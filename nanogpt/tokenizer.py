@@ -1,5 +1,7 @@
 """Characters to tokens and back."""
 
+import sys
+
 import numpy as np
 
 from nanogpt.errors import InputError
@@ -13,11 +15,13 @@ class CharTokenizer:
         self._code_points = _code_points(vocabulary)
         if (np.diff(self._code_points.astype(np.int64)) <= 0).any():
             raise InputError("a vocabulary must list each character once, in the order of code points")
+        self._token_of = np.full(sys.maxunicode + 1, -1, np.int32)
+        self._token_of[self._code_points] = np.arange(len(vocabulary))
 
     @classmethod
     def from_text(cls, text: str) -> "CharTokenizer":
         """The tokenizer that knows the characters of `text` and no others."""
-        return cls("".join(map(chr, np.unique(_code_points(text)))))
+        return cls("".join(map(chr, np.flatnonzero(np.bincount(_code_points(text))))))
 
     @property
     def vocab_size(self) -> int:
@@ -25,16 +29,14 @@ class CharTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`: int32 `[T]`. Raises InputError naming the first unknown character."""
-        code_points_T = _code_points(text)
-        tokens_T = np.searchsorted(self._code_points, code_points_T).clip(max=self.vocab_size - 1)
-        unknown = np.flatnonzero(self._code_points[tokens_T] != code_points_T)
-        if unknown.size:
+        tokens_T = self._token_of[_code_points(text)]
+        if (unknown := np.flatnonzero(tokens_T < 0)).size:
             position = int(unknown[0])
             raise InputError(
                 f"character {text[position]!a} at position {position} is not in the model's vocabulary "
                 f"of {self.vocab_size} characters"
             )
-        return tokens_T.astype(np.int32)
+        return tokens_T
 
     def decode(self, tokens_T: np.ndarray) -> str:
         """The text of tokens `[T]`."""
