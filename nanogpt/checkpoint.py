@@ -10,6 +10,8 @@ import hashlib
 import importlib.metadata
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,7 +60,10 @@ class Checkpoints:
         return self._manager.best_step()
 
     def save(self, state: TrainingState, metadata: dict[str, Any], val_loss: float | None = None) -> None:
-        """Save in the background; `state` must be nobody else's to change. A step is saved once."""
+        """Save in the background; `state` must be nobody else's to change. A step is saved once.
+
+        Raises InputError where this save, or the one before, can't be written.
+        """
         if state.step in self.steps:
             return
         tree = {
@@ -77,12 +82,13 @@ class Checkpoints:
         }
         items = {"state": self._args.StandardSave(tree), "metadata": self._args.JsonSave(metadata)}
         metrics = None if val_loss is None else {"val_loss": val_loss}
-        self._manager.save(state.step, args=self._args.Composite(**items), metrics=metrics, force=True)
+        with _told_in_a_line(f"no checkpoint can be written to {self.directory}"):
+            self._manager.save(state.step, args=self._args.Composite(**items), metrics=metrics, force=True)
 
     def restore(self, step: int) -> tuple[TrainingState, dict[str, Any]]:
         """State and metadata of a step. Raises InputError when they are not exactly what was saved."""
         items = {"state": self._args.StandardRestore(), "metadata": self._args.JsonRestore()}
-        try:
+        with _told_in_a_line(f"checkpoint {self.directory / str(step)} is damaged"):
             restored = self._manager.restore(step, args=self._args.Composite(**items))
             metadata, tree = restored.metadata, restored.state
             if metadata["format"] != FORMAT:
@@ -94,11 +100,6 @@ class Checkpoints:
                 if _checksums(tree[part]) != checksums:
                     raise ValueError(f"a checksum of its {part} differs")
             return TrainingState(step=step, **tree), metadata
-        except InputError:
-            raise
-        except Exception as error:  # whatever a library says of files that are not as it wrote them
-            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise InputError(f"checkpoint {self.directory / str(step)} is damaged: {reason}") from None
 
     def set_aside(self, step: int) -> Path:
         """Move a checkpoint out of the way of a new one of its step. Returns where it is now."""
@@ -108,11 +109,23 @@ class Checkpoints:
         return aside
 
     def wait(self) -> None:
-        """Until every save is on the disk. Raises what a save raised."""
-        self._manager.wait_until_finished()
+        """Until every save is on the disk. Raises InputError where one failed."""
+        with _told_in_a_line(f"no checkpoint can be written to {self.directory}"):
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         self._manager.close()
+
+
+@contextmanager
+def _told_in_a_line(what: str) -> Iterator[None]:
+    """Whatever the libraries below raise of files that fail them becomes one InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: {(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
 
 
 def free_name(path: Path) -> Path:
@@ -138,6 +151,6 @@ def _orbax() -> ModuleType:
         jax.config.update("jax_platforms", "cpu")
     import orbax.checkpoint
 
-    # Its warnings are about its own options, not about this run.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Its warnings are about its own options, and its errors reach us as exceptions too.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     return orbax.checkpoint

@@ -1,5 +1,6 @@
 """What was saved comes back to the last bit, or is refused."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,16 @@ def test_a_half_written_save_is_cleared_away_by_a_writer_alone(tmp_path: Path) -
     assert half.exists()
     assert Checkpoints(tmp_path / "checkpoints").steps == [3]
     assert not half.exists()
+
+
+def test_a_save_that_fails_is_told_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    checkpoints = saved(tmp_path, {3: 1.0})
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").write_text("in the way")
+    with pytest.raises(InputError, match="no checkpoint can be written to"):
+        checkpoints.save(state_at(5), {}, 1.0)
+        checkpoints.wait()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_free_name_is_never_taken(tmp_path: Path) -> None:
