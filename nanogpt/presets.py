@@ -7,8 +7,8 @@ PRESETS: dict[str, Config] = {
     "shakespeare": Config(),
     # A few minutes on two CPU cores.
     "quick": Config(
-        ModelConfig(block_size=64, n_layer=4, dropout=0.0),
-        TrainingConfig(max_iters=2_000, batch_size=16, learning_rate=4e-3, eval_interval=500),
+        ModelConfig(block_size=64, n_layer=3, dropout=0.0),
+        TrainingConfig(max_iters=1_250, batch_size=32, learning_rate=6e-3, min_lr=6e-4),
         RunConfig(preset="quick"),
     ),
     # Where the model starts from: embeddings and a linear head, no attention.

@@ -15,7 +15,7 @@ from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.sampling import SamplingPolicy
 from nanogpt.weights import Weights
 from nanogpt_jax.generation import continue_window
-from nanogpt_jax.model import GPT, token_losses
+from nanogpt_jax.model import GPT, Block, token_losses
 from nanogpt_jax.optimizer import Arrays, Optimizer
 
 TOKENS_PER_BLOCK = 16  # generated in one call, and so seen at once
@@ -51,8 +51,10 @@ class Backend:
         self._optimizer = Optimizer(training) if training else None
         self.load(state)
 
-        self._train = jax.jit(self._train_steps, donate_argnums=(0, 1))
-        self._gradients = jax.jit(self._loss_and_gradients)
+        # XLA's CPU compiler drops barriers before it fuses: see _Barrier.
+        options = {"xla_disable_hlo_passes": "cse_barrier_expander"} if self.device == "cpu" else None
+        self._train = jax.jit(self._train_steps, donate_argnums=(0, 1), compiler_options=options)
+        self._gradients = jax.jit(self._loss_and_gradients, compiler_options=options)
         self._losses = jax.jit(self._token_losses)
         self._logits = jax.jit(lambda weights, tokens_BT: self._model(weights)(tokens_BT))
         self._attention = jax.jit(lambda weights, tokens_BT: self._model(weights).attention(tokens_BT))
@@ -125,7 +127,9 @@ class Backend:
     def _token_losses(
         self, weights: Arrays, tokens_BT1: jax.Array, keys_B2: jax.Array | None = None
     ) -> jax.Array:
-        logits_BTV = self._model(weights)(tokens_BT1[:, :-1], keys_B2)
+        model = self._model(weights)
+        model.blocks = nnx.List([_Barrier(block) for block in model.blocks])
+        logits_BTV = model(tokens_BT1[:, :-1], keys_B2)
         return token_losses(logits_BTV, tokens_BT1[:, 1:])
 
     def _train_steps(
@@ -165,6 +169,20 @@ class Backend:
         zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, weights))
         micro_batches = jax.tree.map(lambda a: a.reshape(-1, rows, *a.shape[1:]), (tokens_BT1, keys_B2))
         return jax.lax.scan(add, zero, micro_batches)[0]
+
+
+class _Barrier(nnx.Module):
+    """A block whose output, and so whose output's gradient, is computed once and kept.
+
+    That gradient is a sum over all later layers, cheap enough for XLA to fuse it anew into every product that
+    reads it: on a CPU the cost of a step would grow with the square of the depth.
+    """
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+
+    def __call__(self, x_BTC: jax.Array, keys_B2: jax.Array | None = None) -> jax.Array:
+        return jax.lax.optimization_barrier(self.block(x_BTC, keys_B2))
 
 
 def _configure() -> None:

@@ -33,19 +33,20 @@ def keep_mask(keys_B2: Tensor, shape: tuple[int, ...], rate: float) -> Tensor:
     """Which elements to keep: bool `[B, *shape]` (nanogpt.randomness.keep_mask, on a device)."""
     index = torch.arange(math.prod(shape), dtype=torch.int32, device=keys_B2.device).reshape(1, *shape)
     first_B, second_B = (keys_B2[:, half].reshape(-1, *[1] * len(shape)) for half in range(2))
-    bits = mix(mix(index ^ first_B) + second_B)
+    bits = mix(mix(index ^ first_B).add_(second_B))
     return bits >= keep_threshold(rate)
 
 
 def mix(bits: Tensor) -> Tensor:
-    """nanogpt.randomness.mix on int32."""
+    """nanogpt.randomness.mix on int32, in place: the argument is always a fresh temporary."""
     # Differs from jax: torch has little for uint32. An int32 product wraps to the same bits, but a right
-    # shift copies the sign, so what it brought in is masked away.
-    bits = bits ^ ((bits >> 16) & 0xFFFF)
-    bits = bits * _signed(0x7FEB352D)
-    bits = bits ^ ((bits >> 15) & 0x1FFFF)
-    bits = bits * _signed(0x846CA68B)
-    return bits ^ ((bits >> 16) & 0xFFFF)
+    # shift copies the sign, so what it brought in is masked away. In place takes a third of the time.
+    bits ^= (bits >> 16).bitwise_and_(0xFFFF)
+    bits *= _signed(0x7FEB352D)
+    bits ^= (bits >> 15).bitwise_and_(0x1FFFF)
+    bits *= _signed(0x846CA68B)
+    bits ^= (bits >> 16).bitwise_and_(0xFFFF)
+    return bits
 
 
 def _signed(bits: int) -> int:

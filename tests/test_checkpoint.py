@@ -109,7 +109,7 @@ def test_a_save_that_fails_is_told_in_one_line(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(checkpoints._manager, "save", full)
     with pytest.raises(
-        InputError, match="no checkpoint can be written to .*: RESOURCE_EXHAUSTED: no space left$"
+        InputError, match=r"no checkpoint can be written to .*: RESOURCE_EXHAUSTED: no space left$"
     ):
         checkpoints.save(state_at(5), {}, 1.0)
     assert checkpoints.steps == [3]
