@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import nanogpt.training
 from nanogpt.backend import TrainingState
 from nanogpt.checkpoint import Checkpoints
 from nanogpt.metrics import read_metrics
+from nanogpt.randomness import uniforms
 from tests.conftest import BACKENDS, Train, assert_same_weights, tiny_flags
 
 ROOT = Path(__file__).parents[1]
@@ -186,44 +186,47 @@ def test_compiled_torch_blocks_train_alike(train: Train, tmp_path: Path) -> None
     assert one["val_loss"] == pytest.approx(other["val_loss"], abs=1e-4)
 
 
-def killed_until_finished(start: Callable[[], subprocess.Popen[bytes]], seconds: list[float]) -> int:
-    """Kill a run after each of these times, start it again, and let the last start end. Returns the kills."""
-    kills = 0
-    for delay in seconds:
-        process = start()
-        try:
-            process.wait(delay)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            kills += 1
-        process.wait()
-    assert start().wait() == 0
-    return kills
+def kill_and_compare(backend: str, kills: int, text_file: Path, tmp_path: Path) -> None:
+    """Kill a run at random steps, start it again each time, and compare its end with a run left alone.
 
+    It saves every 5 steps of a tiny model, so that most of its time is spent inside a save.
+    """
 
-def kill_and_compare(backend: str, seconds: list[float], text_file: Path, tmp_path: Path) -> None:
     def start(out_dir: str) -> subprocess.Popen[bytes]:
         flags = [*tiny_flags(text_file), "--max_iters=400", "--eval_interval=5", "--dropout=0.1"]
         command = [sys.executable, ROOT / "train.py", *flags, f"--backend={backend}", f"--out_dir={out_dir}"]
         return subprocess.Popen([*command, "--quiet"], cwd=tmp_path)
 
-    begun = time.monotonic()
+    seed = time.time_ns() % 2**32
+    print(f"moments of the kills: seed {seed}")
+    moments = zip(uniforms(seed, "steps", 0, kills), uniforms(seed, "seconds", 0, kills), strict=True)
+    apart = 400 // (kills + 1)
+    for number, (share, delay) in enumerate(moments):
+        process = start("killed")
+        while last_step(tmp_path / "killed") < apart * number + 10 + share * (apart - 20):
+            assert process.poll() is None, "the run ended before it was killed"
+            time.sleep(0.002)
+        time.sleep(0.05 * float(delay))
+        # Every other kill falls into a save.
+        while number % 2 and not any((tmp_path / "killed/checkpoints").glob("*.orbax-checkpoint-tmp*")):
+            assert process.poll() is None, "the run ended before it was killed"
+        process.kill()
+        process.wait()
+    assert start("killed").wait() == 0
     assert start("whole").wait() == 0
-    whole = time.monotonic() - begun
-    kills = killed_until_finished(lambda: start("killed"), [whole * share for share in seconds])
-    assert kills >= len(seconds) // 2
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
+
+
+def last_step(run: Path) -> int:
+    return max((record["step"] for record in read_metrics(run / "metrics.jsonl")), default=-1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_killed_run_ends_as_one_left_alone(backend: str, text_file: Path, tmp_path: Path) -> None:
-    kill_and_compare(backend, [0.6, 0.7], text_file, tmp_path)
+    kill_and_compare(backend, 2, text_file, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_ten_kills_at_random_moments(backend: str, text_file: Path, tmp_path: Path) -> None:
-    from nanogpt.randomness import uniforms
-
-    shares = 0.35 + 0.45 * uniforms(time.time_ns() % 2**32, "kills", 0, 10)
-    kill_and_compare(backend, shares.tolist(), text_file, tmp_path)
+    kill_and_compare(backend, 10, text_file, tmp_path)
