@@ -64,7 +64,8 @@ class Backend:
         return self._model(self._weights)
 
     def load(self, state: TrainingState) -> None:
-        put = partial(jax.device_put, device=self._device)
+        # Never an alias: training donates its buffers, and would write into the caller's arrays.
+        put = partial(jax.device_put, device=self._device, may_alias=False)
         self._weights: Arrays = put({name: state.weights[name] for name in self._paths})
         self._moments = None
         if self._optimizer:

@@ -90,15 +90,17 @@ def test_every_damaged_file_is_noticed(tmp_path: Path) -> None:
     assert_same_weights(checkpoints.restore(3)[0].weights, expected)
 
 
-def test_a_half_written_save_is_cleared_away_by_a_writer_alone(tmp_path: Path) -> None:
+def test_a_half_written_save_makes_way_for_the_next_one(tmp_path: Path) -> None:
     saved(tmp_path, {3: 1.0}).close()
     half = tmp_path / "checkpoints/5.orbax-checkpoint-tmp"
     half.mkdir()
     (half / "part").write_bytes(b"half")
     assert Checkpoints(tmp_path / "checkpoints", read_only=True).steps == [3]
-    assert half.exists()
-    assert Checkpoints(tmp_path / "checkpoints").steps == [3]
+    assert half.exists(), "a reader removes nothing"
+    checkpoints = saved(tmp_path, {5: 1.0})
     assert not half.exists()
+    assert checkpoints.steps == [3, 5]
+    assert_same_weights(checkpoints.restore(5)[0].weights, state_at(5).weights)
 
 
 def test_a_save_that_fails_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +126,8 @@ def test_a_free_name_is_never_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_state_is_a_copy_that_training_leaves_alone(name: str) -> None:
     """An alias of live weights would be torn by the step that runs while it is saved."""
-    backend = load_backend(name)(CONFIG, TrainingConfig(), TrainingState.initial(CONFIG, 0), device="cpu")
+    initial = TrainingState.initial(CONFIG, 0)
+    backend = load_backend(name)(CONFIG, TrainingConfig(), initial, device="cpu")
     batch = (
         np.ones((1, 2, 5), np.int32),
         dropout_keys(0, 0, np.arange(2))[None],
@@ -137,6 +140,9 @@ def test_a_state_is_a_copy_that_training_leaves_alone(name: str) -> None:
         backend.train(*batch)()
     assert_same_weights(state.weights, copies[0])
     assert_same_weights(state.first_moment, copies[1])
+    # Nor is what was loaded written to, although training reuses its memory.
+    assert_same_weights(initial.weights, TrainingState.initial(CONFIG, 0).weights)
+    assert not any(moment.any() for moment in initial.first_moment.values())
     # Nor does what a caller does to the state reach the model.
     logits = backend.logits(np.ones((1, 4), np.int32))
     for array in backend.state().weights.values():

@@ -1,0 +1,24 @@
+"""The doctor: is this device fit for both twins? `python -m parity_tests [--device cpu|cuda|mps]`."""
+
+import importlib.metadata
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def main() -> int:
+    """Print the machine and the versions, run the suite (its table comes at the end), and give a verdict."""
+    names = ("jax", "flax", "optax", "torch", "numpy")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    print(f"{platform.platform()}, Python {platform.python_version()}, {versions}", flush=True)
+    code = pytest.main([str(Path(__file__).parent), "-q", "-m", "not slow", *sys.argv[1:]])
+    print(
+        "verdict: the twins are one model here" if code == 0 else "verdict: the twins DIFFER here, see above"
+    )
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""The masks that are really used: taken from inside both compiled training steps, at every site."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+import nanogpt_jax.backend
+import nanogpt_jax.dropout
+import nanogpt_torch.backend
+import nanogpt_torch.dropout
+from nanogpt.backend import TrainingState
+from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.randomness import dropout_keys, fold_in, keep_mask
+from parity_tests.twins import Report, Twins
+
+CONFIG = ModelConfig(vocab_size=11, block_size=6, n_layer=2, n_head=2, n_embd=8, dropout=0.3)
+TRAINING = TrainingConfig(batch_size=6)
+STEPS, FIRST = 3, 40
+Masks = dict[tuple[int, int], np.ndarray]
+
+
+def expected_masks() -> Masks:
+    """Mask of every step, row, layer and site by its key, from numpy alone."""
+    T, C, H = CONFIG.block_size, CONFIG.n_embd, CONFIG.n_head
+    masks: Masks = {}
+    for step in range(FIRST, FIRST + STEPS):
+        keys_B2 = dropout_keys(TRAINING.seed, step, np.arange(TRAINING.batch_size))
+        for layer in range(CONFIG.n_layer):
+            for site, shape in enumerate([(H, T, T), (T, C), (T, C)]):
+                site_keys_B2 = fold_in(fold_in(keys_B2, layer), site)
+                record(masks, site_keys_B2, keep_mask(site_keys_B2, shape, CONFIG.dropout))
+    return masks
+
+
+def record(masks: Masks, keys_B2: np.ndarray, mask_B: np.ndarray) -> None:
+    for key, mask in zip(np.asarray(keys_B2).view(np.uint32), np.asarray(mask_B), strict=True):
+        masks[int(key[0]), int(key[1])] = mask
+
+
+def used_masks(name: str, rows: int, device: str, monkeypatch: pytest.MonkeyPatch) -> Masks:
+    """The masks of a call of three training steps, recorded where the twin makes them."""
+    masks: Masks = {}
+    dropout: Any = {"jax": nanogpt_jax.dropout, "torch": nanogpt_torch.dropout}[name]
+    backend: Any = {"jax": nanogpt_jax.backend, "torch": nanogpt_torch.backend}[name]
+    original = dropout.keep_mask
+
+    def of_jax(keys_B2: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
+        mask = original(keys_B2, shape, rate)
+        jax.debug.callback(lambda *arrays: record(masks, *arrays), keys_B2, mask)
+        return mask
+
+    def of_torch(keys_B2: torch.Tensor, shape: tuple[int, ...], rate: float) -> torch.Tensor:
+        mask = original(keys_B2, shape, rate)
+        record(masks, keys_B2.cpu().numpy(), mask.cpu().numpy())
+        return mask
+
+    monkeypatch.setattr(dropout, "keep_mask", {"jax": of_jax, "torch": of_torch}[name])
+    monkeypatch.setattr(backend, "micro_batch_rows", lambda *_: rows)
+    B, T = TRAINING.batch_size, CONFIG.block_size
+    model = backend.Backend(CONFIG, TRAINING, TrainingState.initial(CONFIG, 0), device=device)
+    keys = np.stack([dropout_keys(TRAINING.seed, FIRST + k, np.arange(B)) for k in range(STEPS)])
+    model.train(np.ones((STEPS, B, T + 1), np.int32), keys, np.full(STEPS, 1e-3, np.float32))()
+    jax.effects_barrier()
+    return masks
+
+
+@pytest.mark.parametrize("rows", [1, 2, 6])
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_every_site_of_a_training_step_uses_the_numpy_mask(
+    backend: str, rows: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the micro-batch, and however many steps a call takes."""
+    if backend == "jax" and device == "mps":
+        device = "cpu"
+    masks, expected = used_masks(backend, rows, device, monkeypatch), expected_masks()
+    assert len(expected) == STEPS * TRAINING.batch_size * CONFIG.n_layer * 3
+    assert masks.keys() == expected.keys()
+    for key, mask in expected.items():
+        np.testing.assert_array_equal(masks[key], mask)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_gradients_do_not_depend_on_the_micro_batch(
+    backend: str, device: str, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = {"jax": nanogpt_jax.backend, "torch": nanogpt_torch.backend}[backend]
+    keys_B2 = dropout_keys(1, 2, np.arange(6))
+    gradients = []
+    for rows in (6, 2):
+        monkeypatch.setattr(module, "micro_batch_rows", lambda *_, rows=rows: rows)
+        twins = Twins.of(CONFIG, TRAINING, device)
+        gradients.append(getattr(twins, backend).gradients(twins.tokens(6, 7), keys_B2)[1])
+    for name, expected in gradients[0].items():
+        report.compare("gradients", f"{backend}, {name}, by micro-batches", gradients[1][name], expected)
