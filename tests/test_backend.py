@@ -1,0 +1,78 @@
+"""Which twin suits which machine, and what is said where a card lies idle."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import nanogpt
+from nanogpt.backend import load_backend, micro_batch_rows
+from nanogpt.config import ModelConfig
+from nanogpt.tokenizer import CharTokenizer
+
+
+@pytest.fixture
+def _no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+
+
+@pytest.mark.usefixtures("_no_card")
+@pytest.mark.parametrize(
+    ("system", "machine", "mps", "expected"),
+    [
+        ("Linux", "x86_64", False, "jax"),
+        ("Darwin", "arm64", True, "torch"),
+        ("Darwin", "arm64", False, "jax"),
+        ("Darwin", "x86_64", False, "jax"),
+        ("Windows", "AMD64", False, "jax"),
+    ],
+)
+def test_auto_takes_torch_on_a_mac_with_mps(
+    system: str, machine: str, mps: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert load_backend("auto").name == expected
+
+
+def test_a_card_that_jax_cannot_use_gets_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr("jax.default_backend", lambda: "cpu")
+    load_backend("jax")
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    command = error.split(": ")[1].removesuffix(" mends that\n")
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert command in readme.splitlines()
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    load_backend("jax")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "block_size", "device", "rows"),
+    [
+        (64, 256, "cpu", 8),
+        (32, 64, "cpu", 32),
+        (7, 1024, "cpu", 1),
+        (12, 4096, "cpu", 1),
+        (64, 256, "cuda", 64),
+    ],
+)
+def test_micro_batches_share_the_batch_out_evenly(
+    batch_size: int, block_size: int, device: str, rows: int
+) -> None:
+    assert micro_batch_rows(batch_size, block_size, device) == rows
+    assert batch_size % rows == 0
+
+
+def test_a_model_without_blocks_has_no_attention_to_show() -> None:
+    config, tokenizer = ModelConfig(vocab_size=2, n_layer=0), CharTokenizer("ab")
+    model = nanogpt.LanguageModel(None, config, tokenizer, {})  # type: ignore[arg-type]
+    with pytest.raises(nanogpt.InputError, match="no attention"):
+        model.attention(tokenizer.encode("ab")[None])
