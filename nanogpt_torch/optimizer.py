@@ -11,6 +11,7 @@ class Optimizer:
     """AdamW whose learning rate is an argument of the step: the schedule lives in the core."""
 
     def __init__(self, config: TrainingConfig, parameters: dict[str, Tensor]) -> None:
+        # Differs from jax: torch's optimizer holds the parameters and their moments, optax's is given them.
         self.grad_clip = config.grad_clip
         # eps is stated in both twins; decay is on matrices alone, and scaled by the learning rate.
         matrices = [p for p in parameters.values() if p.ndim >= 2]

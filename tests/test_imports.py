@@ -22,21 +22,9 @@ ALLOWED = {
 def imports(file: Path, *, at_import_time: bool) -> set[str]:
     """Top-level packages that a file imports, anywhere or as soon as it is imported itself."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    nodes = tree.body if at_import_time else ast.walk(tree)
+    nodes = list(tree.body if at_import_time else ast.walk(tree))
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    if not at_import_time:
-        names = [
-            name
-            for node in ast.walk(tree)
-            for name in (
-                [alias.name for alias in node.names]
-                if isinstance(node, ast.Import)
-                else [node.module or ""]
-                if isinstance(node, ast.ImportFrom)
-                else []
-            )
-        ]
     return {name.split(".")[0] for name in names}
 
 
