@@ -1,4 +1,4 @@
-"""The masks that are really used: taken from inside both training steps (jax compiled, torch eager), at every site."""
+"""The masks really used: taken from inside both training steps (jax compiled, torch eager), at every site."""
 
 from typing import Any
 
