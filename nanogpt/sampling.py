@@ -3,13 +3,15 @@
 Both backends sample by inverse CDF: one uniform number decides each token, so one seed gives one text.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from nanogpt.errors import InputError
 from nanogpt.randomness import uniforms
+
+TOKENS_PER_BLOCK = 16  # generated in one call, and so seen at once
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,16 @@ class SamplingPolicy:
             raise InputError(f"top_k {self.top_k} is out of range: it must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p {self.top_p} is out of range: it must be above 0 and at most 1")
+
+
+def token_blocks(count: int, inside: int) -> Iterator[tuple[slice, bool]]:
+    """Cut `count` tokens into blocks, each wholly among the first `inside` (true) or wholly behind them."""
+    start = 0
+    while start < count:
+        is_inside = start < inside
+        stop = min(start + TOKENS_PER_BLOCK, count, inside if is_inside else count)
+        yield slice(start, stop), is_inside
+        start = stop
 
 
 def sampling_uniforms(seed: int, samples: Iterable[int], count: int) -> np.ndarray:

@@ -12,14 +12,11 @@ from flax import nnx
 
 from nanogpt.backend import MAX_STEPS_PER_CALL, TrainingState, micro_batch_rows, unavailable_device
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.sampling import SamplingPolicy
+from nanogpt.sampling import TOKENS_PER_BLOCK, SamplingPolicy, token_blocks
 from nanogpt.weights import Weights
-from nanogpt_jax.generation import continue_window
+from nanogpt_jax.generation import continue_text, fill
 from nanogpt_jax.model import GPT, Block, token_losses
 from nanogpt_jax.optimizer import Arrays, Optimizer
-
-TOKENS_PER_BLOCK = 16  # generated in one call, and so seen at once
-
 
 Carry = tuple[Arrays, optax.ScaleByAdamState, jax.Array]
 Sum = tuple[jax.Array, Arrays]
@@ -58,6 +55,12 @@ class Backend:
         self._losses = jax.jit(self._token_losses)
         self._logits = jax.jit(lambda weights, tokens_BT: self._model(weights)(tokens_BT))
         self._attention = jax.jit(lambda weights, tokens_BT: self._model(weights).attention(tokens_BT))
+        self._fill = jax.jit(lambda weights, *args: fill(self._model(weights), config, *args))
+        self._continue = jax.jit(
+            lambda weights, policy, *args: continue_text(self._model(weights), policy, *args),
+            static_argnums=1,
+            donate_argnums=(2, 4),
+        )
 
     @property
     def model(self) -> GPT:
@@ -108,17 +111,20 @@ class Backend:
     def generate(
         self, prompt_BT: np.ndarray, uniforms_BN: np.ndarray, policy: SamplingPolicy
     ) -> Iterator[np.ndarray]:
-        block_size, count = self.config.block_size, uniforms_BN.shape[1]
+        block_size = self.config.block_size
         prompt_BT = prompt_BT[:, -block_size:]
         length = prompt_BT.shape[1]
         window_BT = np.pad(prompt_BT, ((0, 0), (0, block_size - length)))
-        model = self.model
-        for start in range(0, count, TOKENS_PER_BLOCK):
-            uniforms = uniforms_BN[:, start : start + TOKENS_PER_BLOCK]
-            wanted = uniforms.shape[1]
-            uniforms = np.pad(uniforms, ((0, 0), (0, TOKENS_PER_BLOCK - wanted)))
-            window_BT, length, tokens_BN = continue_window(model, window_BT, length, uniforms, policy)
-            yield np.asarray(tokens_BN)[:, :wanted]
+        caches = self._fill(self._weights, window_BT, length - 1)
+        for block, is_inside in token_blocks(uniforms_BN.shape[1], block_size - length + 1):
+            uniforms = uniforms_BN[:, block]
+            count = uniforms.shape[1]
+            # A buffer of one length for any number of tokens: compiled once.
+            uniforms = np.pad(uniforms, ((0, 0), (0, TOKENS_PER_BLOCK - count)))
+            window_BT, length, caches, tokens_BN = self._continue(
+                self._weights, policy, window_BT, length, caches if is_inside else None, uniforms, count
+            )
+            yield np.asarray(tokens_BN)[:, :count]
 
     def _model(self, weights: Arrays) -> GPT:
         """The module with these weights in the dtype of the computation."""

@@ -1,14 +1,15 @@
 """Text from the model: one token at a time, chosen by inverse CDF."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from nanogpt.config import ModelConfig
 from nanogpt.sampling import SamplingPolicy
+from nanogpt_jax.cache import Cache
+from nanogpt_jax.model import GPT
 
-Carry = tuple[jax.Array, jax.Array]
+Carry = tuple[jax.Array, jax.Array, list[Cache] | None, jax.Array]
 
 
 def choose_token(logits_BV: jax.Array, uniform_B: jax.Array, policy: SamplingPolicy) -> jax.Array:
@@ -38,28 +39,57 @@ def restrict(logits_BV: jax.Array, policy: SamplingPolicy) -> jax.Array:
     return logits_BV
 
 
-@partial(jax.jit, static_argnames="policy")
-def continue_window(
-    model: nnx.Module,
+def read(
+    model: GPT, tokens_BT: jax.Array, first: int | jax.Array = 0, caches: list[Cache] | None = None
+) -> jax.Array:
+    """What the last block gives for tokens from position `first` on, which caches take in: `[B, T, C]`."""
+    x_BTC = model.embed(tokens_BT, first)
+    for layer, block in enumerate(model.blocks):
+        x_BTC = block(x_BTC, cache=caches[layer] if caches is not None else None)
+    return x_BTC
+
+
+def fill(model: GPT, config: ModelConfig, window_BT: jax.Array, length: jax.Array) -> list[Cache]:
+    """Caches that have taken in the first `length` tokens."""
+    dtype = model.token_embedding.embedding[...].dtype
+    caches = [Cache.empty(config, len(window_BT), dtype) for _ in model.blocks]
+    # Differs from torch: of the whole window, so that shapes never change. The rest is written over in time.
+    read(model, window_BT, 0, caches)
+    for cache in caches:
+        cache.length = length
+    return caches
+
+
+def continue_text(
+    model: GPT,
+    policy: SamplingPolicy,
     window_BT: jax.Array,
     length: jax.Array,
+    caches: list[Cache] | None,
     uniforms_BN: jax.Array,
-    policy: SamplingPolicy,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Append N tokens to a window of block_size tokens, of which the first `length` are text.
+    count: jax.Array,
+) -> tuple[jax.Array, jax.Array, list[Cache] | None, jax.Array]:
+    """Choose `count` tokens, at most N, for a window of block_size tokens: `length` of text, then padding.
 
-    Returns the window, its length and the new tokens `[B, N]`. A full window drops its oldest token.
+    Returns the window, its length, the caches and the new tokens `[B, N]`. A full window drops its oldest
+    token; as positions are learned, all others then stand at a new place and no cache helps: pass None.
     """
 
-    def append(carry: Carry, uniform_B: jax.Array) -> tuple[Carry, jax.Array]:
-        window_BT, length = carry
-        # What stands behind the text is not seen by it: the mask is causal.
-        logits_BV = model(window_BT)[:, length - 1].astype(jnp.float32)
-        token_B = choose_token(logits_BV, uniform_B, policy).astype(window_BT.dtype)
+    def append(n: jax.Array, carry: Carry) -> Carry:
+        window_BT, length, caches, tokens_BN = carry
+        if caches is None:
+            # What stands behind the text is not seen by it: the mask is causal.
+            last_B1C = jax.lax.dynamic_slice_in_dim(read(model, window_BT), length - 1, 1, axis=1)
+        else:
+            newest_B1 = jax.lax.dynamic_slice_in_dim(window_BT, length - 1, 1, axis=1)
+            last_B1C = read(model, newest_B1, length - 1, caches)
+        logits_BV = model.unembed(last_B1C)[:, 0].astype(jnp.float32)
+        token_B = choose_token(logits_BV, uniforms_BN[:, n], policy).astype(window_BT.dtype)
         full = length == window_BT.shape[1]
         window_BT = jnp.where(full, jnp.roll(window_BT, -1, axis=1), window_BT)
         length = length + 1 - full
-        return (window_BT.at[:, length - 1].set(token_B), length), token_B
+        window_BT = window_BT.at[:, length - 1].set(token_B)
+        return window_BT, length, caches, tokens_BN.at[:, n].set(token_B)
 
-    (window_BT, length), tokens_NB = jax.lax.scan(append, (window_BT, length), uniforms_BN.T)
-    return window_BT, length, tokens_NB.T
+    tokens_BN = jnp.zeros(uniforms_BN.shape, window_BT.dtype)
+    return jax.lax.fori_loop(0, count, append, (window_BT, length, caches, tokens_BN))

@@ -12,6 +12,7 @@ import optax
 from flax import nnx
 
 from nanogpt.config import ModelConfig
+from nanogpt_jax.cache import Cache
 from nanogpt_jax.dropout import Dropout, fold_in
 
 
@@ -32,12 +33,17 @@ class GPT(nnx.Module):
         x_BTC = self.embed(tokens_BT)
         for layer, block in enumerate(self.blocks):
             x_BTC = block(x_BTC, fold_in(keys_B2, layer))
+        return self.unembed(x_BTC)
+
+    def embed(self, tokens_BT: jax.Array, first: int | jax.Array = 0) -> jax.Array:
+        """Sum of the token's and the position's embedding, positions counted from `first`: `[B, T, C]`."""
+        positions_T = first + jnp.arange(tokens_BT.shape[1])
+        return self.token_embedding(tokens_BT) + self.position_embedding(positions_T)
+
+    def unembed(self, x_BTC: jax.Array) -> jax.Array:
+        """Logits `[B, T, V]` of what the last block gives."""
         x_BTC = self.final_norm(x_BTC)
         return self.token_embedding.attend(x_BTC) if self.tie_weights else self.head(x_BTC)
-
-    def embed(self, tokens_BT: jax.Array) -> jax.Array:
-        """Sum of the token's and the position's embedding: `[B, T, C]`."""
-        return self.token_embedding(tokens_BT) + self.position_embedding(jnp.arange(tokens_BT.shape[1]))
 
     def attention(self, tokens_BT: jax.Array) -> jax.Array:
         """Attention weights of every layer and head, without dropout: `[L, B, H, T, S]`."""
@@ -58,8 +64,10 @@ class Block(nnx.Module):
         self.feed_forward_norm = layer_norm(config, rngs)
         self.feed_forward = FeedForward(config, rngs=rngs)
 
-    def __call__(self, x_BTC: jax.Array, keys_B2: jax.Array | None = None) -> jax.Array:
-        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), keys_B2)
+    def __call__(
+        self, x_BTC: jax.Array, keys_B2: jax.Array | None = None, cache: Cache | None = None
+    ) -> jax.Array:
+        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), keys_B2, cache)
         return x_BTC + self.feed_forward(self.feed_forward_norm(x_BTC), keys_B2)
 
 
@@ -73,11 +81,15 @@ class MultiHeadAttention(nnx.Module):
         self.weights_dropout = Dropout(config.dropout)
         self.output_dropout = Dropout(config.dropout)
 
-    def __call__(self, x_BTC: jax.Array, keys_B2: jax.Array | None = None) -> jax.Array:
-        query_BHTD, key_BHSD, value_BHSD = self.project(x_BTC)
-        weights_BHTS = attention_weights(query_BHTD, key_BHSD)
-        weights_BHTS = self.weights_dropout(weights_BHTS, fold_in(keys_B2, 0))
-        heads_BHTD = weights_BHTS @ value_BHSD
+    def __call__(
+        self, x_BTC: jax.Array, keys_B2: jax.Array | None = None, cache: Cache | None = None
+    ) -> jax.Array:
+        query_BHTD, key_BHTD, value_BHTD = self.project(x_BTC)
+        # With a cache, x_BTC are the newest positions alone, and it adds what it keeps of those before.
+        first, key_BHSD, value_BHSD = (
+            cache.extend(key_BHTD, value_BHTD) if cache else (0, key_BHTD, value_BHTD)
+        )
+        heads_BHTD = self.attend(query_BHTD, key_BHSD, value_BHSD, first, keys_B2)
         heads_BTC = heads_BHTD.transpose(0, 2, 1, 3).reshape(x_BTC.shape)
         return self.output_dropout(self.output(heads_BTC), fold_in(keys_B2, 1))
 
@@ -85,13 +97,25 @@ class MultiHeadAttention(nnx.Module):
         """Queries, keys and values of every head: each `[B, H, T, D]`."""
         B, T, C = x_BTC.shape
         qkv_BT3HD = self.query_key_value(x_BTC).reshape(B, T, 3, self.n_head, C // self.n_head)
-        query_BHTD, key_BHSD, value_BHSD = qkv_BT3HD.transpose(2, 0, 3, 1, 4)
-        return query_BHTD, key_BHSD, value_BHSD
+        query_BHTD, key_BHTD, value_BHTD = qkv_BT3HD.transpose(2, 0, 3, 1, 4)
+        return query_BHTD, key_BHTD, value_BHTD
+
+    def attend(
+        self,
+        query_BHTD: jax.Array,
+        key_BHSD: jax.Array,
+        value_BHSD: jax.Array,
+        first: int | jax.Array = 0,
+        keys_B2: jax.Array | None = None,
+    ) -> jax.Array:
+        """What each position takes in: the values, weighted: `[B, H, T, D]`."""
+        weights_BHTS = attention_weights(query_BHTD, key_BHSD, first)
+        return self.weights_dropout(weights_BHTS, fold_in(keys_B2, 0)) @ value_BHSD
 
     def weights(self, x_BTC: jax.Array) -> jax.Array:
         """How much each position looks at each other one: `[B, H, T, S]`."""
-        query_BHTD, key_BHSD, _ = self.project(x_BTC)
-        return attention_weights(query_BHTD, key_BHSD)
+        query_BHTD, key_BHTD, _ = self.project(x_BTC)
+        return attention_weights(query_BHTD, key_BHTD)
 
 
 class FeedForward(nnx.Module):
@@ -111,11 +135,14 @@ class FeedForward(nnx.Module):
         return self.output_dropout(self.contract(hidden_BTF), fold_in(keys_B2, 2))
 
 
-def attention_weights(query_BHTD: jax.Array, key_BHSD: jax.Array) -> jax.Array:
-    """softmax(QK^T / sqrt(D)) under a lower-triangular mask: `[B, H, T, S]` (Vaswani et al. 2017, eq. 1)."""
-    T, D = query_BHTD.shape[-2:]
+def attention_weights(query_BHTD: jax.Array, key_BHSD: jax.Array, first: int | jax.Array = 0) -> jax.Array:
+    """softmax(QK^T / sqrt(D)) under a causal mask: `[B, H, T, S]` (Vaswani et al. 2017, eq. 1).
+
+    Keys stand at positions 0 to S - 1, queries at `first` and after.
+    """
+    (T, D), S = query_BHTD.shape[-2:], key_BHSD.shape[-2]
     scores_BHTS = query_BHTD @ key_BHSD.swapaxes(-2, -1) / math.sqrt(D)
-    mask_TS = jnp.tril(jnp.ones((T, T), bool))
+    mask_TS = jnp.arange(S) <= first + jnp.arange(T)[:, None]
     scores_BHTS = jnp.where(mask_TS, scores_BHTS, -jnp.inf)
     # In float32: bfloat16 loses the small weights.
     return nnx.softmax(scores_BHTS.astype(jnp.float32)).astype(query_BHTD.dtype)

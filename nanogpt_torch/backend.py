@@ -1,24 +1,25 @@
 """The model at work in torch: devices, precision, compilation, micro-batches. See nanogpt.backend.Backend."""
 
-import copy
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from typing import cast
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from nanogpt.backend import TrainingState, micro_batch_rows, unavailable_device
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.sampling import SamplingPolicy
+from nanogpt.randomness import normals
+from nanogpt.sampling import SamplingPolicy, token_blocks
 from nanogpt.weights import Weights
-from nanogpt_torch.generation import continue_window
-from nanogpt_torch.model import GPT, token_losses
+from nanogpt_torch.generation import continue_text, fill
+from nanogpt_torch.model import GPT, attention_weights, token_losses
 from nanogpt_torch.optimizer import Optimizer
-
-TOKENS_PER_BLOCK = 16  # generated before they are shown
 
 
 class Backend:
@@ -40,7 +41,8 @@ class Backend:
         torch.set_float32_matmul_precision("highest")
         self.config, self.dtype = config, getattr(torch, dtype)
         self.device = _find(device)
-        self.model = GPT(config).to(self.device)
+        self._fused = _fused_attention_is_right(config, self.device, self.dtype)
+        self.model = self._build(torch.float32)
         self._parameters = dict(_canonical(self.model))
         self._compiled = compile
         if compile:
@@ -102,19 +104,22 @@ class Backend:
 
     @torch.inference_mode()
     def attention(self, tokens_BT: np.ndarray) -> np.ndarray:
-        model = copy.deepcopy(self.model).to(self.dtype)
-        return model.attention(self._tokens(tokens_BT)).float().cpu().numpy()
+        return self._cast_model().attention(self._tokens(tokens_BT)).float().cpu().numpy()
 
     def generate(
         self, prompt_BT: np.ndarray, uniforms_BN: np.ndarray, policy: SamplingPolicy
     ) -> Iterator[np.ndarray]:
-        block_size, count = self.config.block_size, uniforms_BN.shape[1]
+        block_size, model = self.config.block_size, self._cast_model()
         window_BT = self._tokens(prompt_BT[:, -block_size:])
-        for start in range(0, count, TOKENS_PER_BLOCK):
-            uniforms = torch.tensor(uniforms_BN[:, start : start + TOKENS_PER_BLOCK]).to(self.device)
-            # Compiled blocks would be compiled anew for every length of the window.
-            with torch.compiler.set_stance("force_eager") if self._compiled else nullcontext():
-                window_BT, tokens_BN = continue_window(self._logits, window_BT, uniforms, policy, block_size)
+        length = window_BT.shape[1]
+        with self._decoding():
+            caches = fill(model, self.config, window_BT[:, :-1])
+        for block, is_inside in token_blocks(uniforms_BN.shape[1], block_size - length + 1):
+            uniforms = torch.tensor(uniforms_BN[:, block]).to(self.device)
+            with self._decoding(one_thread=is_inside):
+                window_BT, tokens_BN = continue_text(
+                    model, policy, window_BT, caches if is_inside else None, uniforms, block_size
+                )
             yield tokens_BN.cpu().numpy().astype(np.int32)
 
     def _tokens(self, tokens: np.ndarray) -> Tensor:
@@ -126,6 +131,37 @@ class Backend:
             return self.model(tokens_BT, keys_B2)
         weights = {name: p.to(self.dtype) for name, p in self.model.named_parameters()}
         return functional_call(self.model, weights, (tokens_BT, keys_B2))
+
+    def _cast_model(self) -> GPT:
+        """The module with its weights in the dtype of the computation, for inference."""
+        if self.dtype == torch.float32:
+            return self.model
+        model = self._build(self.dtype)
+        model.load_state_dict(self.model.state_dict())
+        return model
+
+    def _build(self, dtype: torch.dtype) -> GPT:
+        model = GPT(self.config).to(self.device, dtype)
+        if self._fused:
+            for block in model.blocks:
+                attention: Any = block.attention
+                attention.attend = partial(_attend, attention.attend, self.config.dropout)
+        return model
+
+    @contextmanager
+    def _decoding(self, one_thread: bool = False) -> Iterator[None]:
+        """Inference on few positions: compiled blocks would be compiled anew for each number of them."""
+        threads = torch.get_num_threads()
+        try:
+            # A product with one row is too short to share.
+            torch.set_num_threads(1 if one_thread else threads)
+            with (
+                torch.inference_mode(),
+                torch.compiler.set_stance("force_eager") if self._compiled else nullcontext(),
+            ):
+                yield
+        finally:
+            torch.set_num_threads(threads)
 
     def _token_losses(self, tokens_BT1: Tensor, keys_B2: Tensor | None = None) -> Tensor:
         logits_BTV = self._logits(tokens_BT1[:, :-1], keys_B2)
@@ -156,6 +192,54 @@ def _find(device: str) -> str:
     if device not in names:
         raise unavailable_device("torch", device, names)
     return device
+
+
+def _attend(
+    plain: Callable[..., Tensor],
+    dropout: float,
+    query_BHTD: Tensor,
+    key_BHSD: Tensor,
+    value_BHSD: Tensor,
+    first: int = 0,
+    keys_B2: Tensor | None = None,
+) -> Tensor:
+    """MultiHeadAttention.attend by torch's fused kernel, which knows neither our dropout nor a cache."""
+    if first > 0 or (keys_B2 is not None and dropout > 0):
+        return plain(query_BHTD, key_BHSD, value_BHSD, first, keys_B2)
+    return _fused_attention(query_BHTD, key_BHSD, value_BHSD)
+
+
+def _fused_attention(query_BHTD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor) -> Tensor:
+    if query_BHTD.device.type == "mps":  # wrong there on anything else (pytorch#163597)
+        query_BHTD, key_BHSD, value_BHSD = (x.contiguous() for x in (query_BHTD, key_BHSD, value_BHSD))
+    return F.scaled_dot_product_attention(query_BHTD, key_BHSD, value_BHSD, is_causal=True)
+
+
+@torch.no_grad()
+def _fused_attention_is_right(config: ModelConfig, device: str, dtype: torch.dtype) -> bool:
+    """Whether the fused kernel equals the plain definition here, and lets no position see a later one.
+
+    On MPS in half precision it once did (pytorch#195910). A line of notice says where it is not used.
+    """
+    T, D = config.block_size, config.n_embd // config.n_head
+    query, key, value = (
+        torch.from_numpy(normals(0, f"self-test/{name}", 0, T * D)).reshape(1, 1, T, D).to(device, dtype)
+        for name in ("query", "key", "value")
+    )
+    before = _fused_attention(query, key, value)
+    plain = attention_weights(query, key) @ value
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    right = bool((before - plain).abs().max() <= tolerance)
+    for t in (T - 1, T // 2, 1):
+        # From the end on, so that what was changed before lies behind t.
+        key[:, :, t:] += 1
+        value[:, :, t:] -= 1
+        right &= torch.equal(_fused_attention(query, key, value)[:, :, :t], before[:, :, :t])
+    if not right:
+        print(
+            f"torch's fused attention is wrong on {device} in {dtype}: taking the plain one", file=sys.stderr
+        )
+    return right
 
 
 def _canonical(module: nn.Module) -> Iterator[tuple[str, tuple[Tensor, bool]]]:

@@ -1,13 +1,15 @@
 """Text from the model: one token at a time, chosen by inverse CDF."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nanogpt.config import ModelConfig
 from nanogpt.sampling import SamplingPolicy
+from nanogpt_torch.cache import Cache
+from nanogpt_torch.model import GPT
 
 
 def choose_token(logits_BV: Tensor, uniform_B: Tensor, policy: SamplingPolicy) -> Tensor:
@@ -37,22 +39,45 @@ def restrict(logits_BV: Tensor, policy: SamplingPolicy) -> Tensor:
     return logits_BV
 
 
-@torch.inference_mode()
-def continue_window(
-    model: Callable[[Tensor], Tensor],
-    window_BT: Tensor,
-    uniforms_BN: Tensor,
+def read(model: GPT, tokens_BT: Tensor, first: int = 0, caches: list[Cache] | None = None) -> Tensor:
+    """What the last block gives for tokens from position `first` on, which caches take in: `[B, T, C]`."""
+    x_BTC = model.embed(tokens_BT, first)
+    for layer, block in enumerate(model.blocks):
+        x_BTC = block(x_BTC, cache=caches[layer] if caches is not None else None)
+    return x_BTC
+
+
+def fill(model: GPT, config: ModelConfig, window_BT: Tensor) -> list[Cache]:
+    """Caches that have taken in all tokens."""
+    embedding = model.token_embedding.weight
+    B, device = len(window_BT), window_BT.device
+    caches = [Cache.empty(config, B, embedding.dtype, device) for _ in model.blocks]
+    if window_BT.shape[1]:
+        read(model, window_BT, 0, caches)
+    return caches
+
+
+def continue_text(
+    model: GPT,
     policy: SamplingPolicy,
+    window_BT: Tensor,
+    caches: list[Cache] | None,
+    uniforms_BN: Tensor,
     block_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Append N tokens to a window of at most block_size tokens.
+    """Choose N tokens for a window of at most block_size tokens.
 
-    Returns the window and the new tokens `[B, N]`. A full window drops its oldest token.
+    Returns the window and the new tokens `[B, N]`. A full window drops its oldest token; as positions are
+    learned, all others then stand at a new place and no cache helps: pass None.
     """
     # Differs from jax: an eager window may grow, a compiled one has one shape and a length.
     tokens = []
     for uniform_B in uniforms_BN.unbind(1):
-        logits_BV = model(window_BT)[:, -1].float()
+        if caches is None:
+            last_B1C = read(model, window_BT)[:, -1:]
+        else:
+            last_B1C = read(model, window_BT[:, -1:], window_BT.shape[1] - 1, caches)
+        logits_BV = model.unembed(last_B1C)[:, 0].float()
         token_B = choose_token(logits_BV, uniform_B, policy)
         window_BT = torch.cat([window_BT, token_B[:, None]], dim=1)[:, -block_size:]
         tokens.append(token_B)

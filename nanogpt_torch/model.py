@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.init import normal_
 
 from nanogpt.config import ModelConfig
+from nanogpt_torch.cache import Cache
 from nanogpt_torch.dropout import Dropout, fold_in
 
 
@@ -33,13 +34,17 @@ class GPT(nn.Module):
         x_BTC = self.embed(tokens_BT)
         for layer, block in enumerate(self.blocks):
             x_BTC = block(x_BTC, fold_in(keys_B2, layer))
+        return self.unembed(x_BTC)
+
+    def embed(self, tokens_BT: Tensor, first: int = 0) -> Tensor:
+        """Sum of the token's and the position's embedding, positions counted from `first`: `[B, T, C]`."""
+        positions_T = first + torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
+        return self.token_embedding(tokens_BT) + self.position_embedding(positions_T)
+
+    def unembed(self, x_BTC: Tensor) -> Tensor:
+        """Logits `[B, T, V]` of what the last block gives."""
         x_BTC = self.final_norm(x_BTC)
         return F.linear(x_BTC, self.token_embedding.weight) if self.tie_weights else self.head(x_BTC)
-
-    def embed(self, tokens_BT: Tensor) -> Tensor:
-        """Sum of the token's and the position's embedding: `[B, T, C]`."""
-        positions_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device)
-        return self.token_embedding(tokens_BT) + self.position_embedding(positions_T)
 
     def attention(self, tokens_BT: Tensor) -> Tensor:
         """Attention weights of every layer and head, without dropout: `[L, B, H, T, S]`."""
@@ -61,8 +66,8 @@ class Block(nn.Module):
         self.feed_forward_norm = layer_norm(config)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x_BTC: Tensor, keys_B2: Tensor | None = None) -> Tensor:
-        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), keys_B2)
+    def forward(self, x_BTC: Tensor, keys_B2: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), keys_B2, cache)
         return x_BTC + self.feed_forward(self.feed_forward_norm(x_BTC), keys_B2)
 
 
@@ -77,11 +82,13 @@ class MultiHeadAttention(nn.Module):
         self.weights_dropout = Dropout(config.dropout)
         self.output_dropout = Dropout(config.dropout)
 
-    def forward(self, x_BTC: Tensor, keys_B2: Tensor | None = None) -> Tensor:
-        query_BHTD, key_BHSD, value_BHSD = self.project(x_BTC)
-        weights_BHTS = attention_weights(query_BHTD, key_BHSD)
-        weights_BHTS = self.weights_dropout(weights_BHTS, fold_in(keys_B2, 0))
-        heads_BHTD = weights_BHTS @ value_BHSD
+    def forward(self, x_BTC: Tensor, keys_B2: Tensor | None = None, cache: Cache | None = None) -> Tensor:
+        query_BHTD, key_BHTD, value_BHTD = self.project(x_BTC)
+        # With a cache, x_BTC are the newest positions alone, and it adds what it keeps of those before.
+        first, key_BHSD, value_BHSD = (
+            cache.extend(key_BHTD, value_BHTD) if cache else (0, key_BHTD, value_BHTD)
+        )
+        heads_BHTD = self.attend(query_BHTD, key_BHSD, value_BHSD, first, keys_B2)
         heads_BTC = heads_BHTD.transpose(1, 2).reshape(x_BTC.shape)
         return self.output_dropout(self.output(heads_BTC), fold_in(keys_B2, 1))
 
@@ -89,13 +96,25 @@ class MultiHeadAttention(nn.Module):
         """Queries, keys and values of every head: each `[B, H, T, D]`."""
         B, T, C = x_BTC.shape
         qkv_BT3HD = self.query_key_value(x_BTC).reshape(B, T, 3, self.n_head, C // self.n_head)
-        query_BHTD, key_BHSD, value_BHSD = qkv_BT3HD.permute(2, 0, 3, 1, 4)
-        return query_BHTD, key_BHSD, value_BHSD
+        query_BHTD, key_BHTD, value_BHTD = qkv_BT3HD.permute(2, 0, 3, 1, 4)
+        return query_BHTD, key_BHTD, value_BHTD
+
+    def attend(
+        self,
+        query_BHTD: Tensor,
+        key_BHSD: Tensor,
+        value_BHSD: Tensor,
+        first: int = 0,
+        keys_B2: Tensor | None = None,
+    ) -> Tensor:
+        """What each position takes in: the values, weighted: `[B, H, T, D]`."""
+        weights_BHTS = attention_weights(query_BHTD, key_BHSD, first)
+        return self.weights_dropout(weights_BHTS, fold_in(keys_B2, 0)) @ value_BHSD
 
     def weights(self, x_BTC: Tensor) -> Tensor:
         """How much each position looks at each other one: `[B, H, T, S]`."""
-        query_BHTD, key_BHSD, _ = self.project(x_BTC)
-        return attention_weights(query_BHTD, key_BHSD)
+        query_BHTD, key_BHTD, _ = self.project(x_BTC)
+        return attention_weights(query_BHTD, key_BHTD)
 
 
 class FeedForward(nn.Module):
@@ -114,11 +133,14 @@ class FeedForward(nn.Module):
         return self.output_dropout(self.contract(hidden_BTF), fold_in(keys_B2, 2))
 
 
-def attention_weights(query_BHTD: Tensor, key_BHSD: Tensor) -> Tensor:
-    """softmax(QK^T / sqrt(D)) under a lower-triangular mask: `[B, H, T, S]` (Vaswani et al. 2017, eq. 1)."""
-    T, D = query_BHTD.shape[-2:]
+def attention_weights(query_BHTD: Tensor, key_BHSD: Tensor, first: int = 0) -> Tensor:
+    """softmax(QK^T / sqrt(D)) under a causal mask: `[B, H, T, S]` (Vaswani et al. 2017, eq. 1).
+
+    Keys stand at positions 0 to S - 1, queries at `first` and after.
+    """
+    (T, D), S = query_BHTD.shape[-2:], key_BHSD.shape[-2]
     scores_BHTS = query_BHTD @ key_BHSD.transpose(-2, -1) / math.sqrt(D)
-    mask_TS = torch.ones(T, T, dtype=torch.bool, device=scores_BHTS.device).tril()
+    mask_TS = torch.ones(T, S, dtype=torch.bool, device=scores_BHTS.device).tril(first)
     scores_BHTS = scores_BHTS.masked_fill(~mask_TS, -math.inf)
     # In float32: bfloat16 loses the small weights.
     return F.softmax(scores_BHTS.float(), dim=-1).to(query_BHTD.dtype)

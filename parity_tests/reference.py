@@ -3,13 +3,18 @@
 import numpy as np
 
 from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.randomness import fold_in, keep_mask
 from nanogpt.weights import Weights
 
 
 def logits(
-    weights: Weights, config: ModelConfig, tokens_BT: np.ndarray, hidden: list[np.ndarray] | None = None
+    weights: Weights,
+    config: ModelConfig,
+    tokens_BT: np.ndarray,
+    keys_B2: np.ndarray | None = None,
+    hidden: list[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Logits `[B, T, V]` in float64, without dropout; what enters each activation is added to `hidden`."""
+    """Logits `[B, T, V]` in float64; with keys, dropout acts. What enters each activation goes to `hidden`."""
     w = {name: array.astype(np.float64) for name, array in weights.items()}
     B, T = tokens_BT.shape
     C, H = config.n_embd, config.n_head
@@ -23,20 +28,23 @@ def logits(
         )
         scores = np.einsum("bhtd,bhsd->bhts", query, key) / np.sqrt(C // H)
         future = np.arange(T)[None, :] > np.arange(T)[:, None]
-        attention = softmax(np.where(future, -np.inf, scores))
+        attention = dropout(config, softmax(np.where(future, -np.inf, scores)), keys_B2, layer, 0)
         heads = np.einsum("bhts,bhsd->bthd", attention, value).reshape(B, T, C)
-        x = x + linear(w, f"{name}.attention.output", heads)
+        x = x + dropout(config, linear(w, f"{name}.attention.output", heads), keys_B2, layer, 1)
         expanded = linear(w, f"{name}.feed_forward.expand", layer_norm(w, f"{name}.feed_forward_norm", x))
         if hidden is not None:
             hidden.append(expanded)
-        x = x + linear(w, f"{name}.feed_forward.contract", activation(config, expanded))
+        contracted = linear(w, f"{name}.feed_forward.contract", activation(config, expanded))
+        x = x + dropout(config, contracted, keys_B2, layer, 2)
     x = layer_norm(w, "final_norm", x)
     return x @ (w["token_embedding.embedding"].T if config.tie_weights else w["head.kernel"])
 
 
-def loss(weights: Weights, config: ModelConfig, tokens_BT1: np.ndarray) -> float:
+def loss(
+    weights: Weights, config: ModelConfig, tokens_BT1: np.ndarray, keys_B2: np.ndarray | None = None
+) -> float:
     """Mean cross-entropy in nats of each token after the first."""
-    probabilities = softmax(logits(weights, config, tokens_BT1[:, :-1]))
+    probabilities = softmax(logits(weights, config, tokens_BT1[:, :-1], keys_B2))
     return float(-np.log(np.take_along_axis(probabilities, tokens_BT1[:, 1:, None], axis=-1)).mean())
 
 
@@ -62,6 +70,15 @@ def adamw(
         new_weights[name] = weight - rate * (direction + decay * weight.astype(np.float64))
         new_first[name], new_second[name] = m, v
     return new_weights, new_first, new_second
+
+
+def dropout(
+    config: ModelConfig, x: np.ndarray, keys_B2: np.ndarray | None, layer: int, site: int
+) -> np.ndarray:
+    if keys_B2 is None:
+        return x
+    keep = keep_mask(fold_in(fold_in(keys_B2, layer), site), x.shape[1:], config.dropout)
+    return np.where(keep, x / (1 - config.dropout), 0)
 
 
 def linear(w: Weights, name: str, x: np.ndarray) -> np.ndarray:

@@ -56,8 +56,8 @@ def test_the_future_changes_nothing(backend: str, dtype: str, device: str) -> No
         assert (after[:, t:] != before[:, t:]).any()
 
 
-def mutated_attention(scale: bool, diagonal: int) -> Callable[[Tensor, Tensor], Tensor]:
-    def attention_weights(query_BHTD: Tensor, key_BHSD: Tensor) -> Tensor:
+def mutated_attention(scale: bool, diagonal: int) -> Callable[[Tensor, Tensor, int], Tensor]:
+    def attention_weights(query_BHTD: Tensor, key_BHSD: Tensor, first: int = 0) -> Tensor:
         T, D = query_BHTD.shape[-2:]
         scores_BHTS = query_BHTD @ key_BHSD.transpose(-2, -1) / (D**0.5 if scale else 1)
         mask_TS = torch.ones(T, T, dtype=torch.bool, device=scores_BHTS.device).tril(diagonal)

@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = ["model.py", "dropout.py", "optimizer.py", "generation.py", "backend.py"]
+FILES = ["model.py", "dropout.py", "cache.py", "optimizer.py", "generation.py", "backend.py"]
 
 # Where a framework's own way asks for another signature, its parameters stand here, and nowhere else.
-FRAMEWORK_PARAMETERS = {"rngs", "length", "block_size", "moments", "gradients", "weights", "parameters"}
+FRAMEWORK_PARAMETERS = {
+    *("rngs", "device"),
+    *("moments", "gradients", "weights", "parameters"),
+    *("length", "count", "block_size"),
+}
 SAME_METHOD = {"__call__": "forward"}
 
 

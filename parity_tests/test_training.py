@@ -7,7 +7,7 @@ from nanogpt.backend import TrainingState
 from nanogpt.config import ModelConfig, TrainingConfig, learning_rate_at
 from nanogpt.randomness import dropout_keys
 from parity_tests import reference
-from parity_tests.twins import Report, Twins, compare_states
+from parity_tests.twins import Report, Twins, batch_off_the_kink, compare_states
 
 TRAINING = TrainingConfig(batch_size=6, learning_rate=1e-3, warmup_iters=5, max_iters=100)
 CONFIGS = {
@@ -40,6 +40,31 @@ def test_gradients_agree_with_dropout(twins: Twins, report: Report) -> None:
     report.compare("loss", "with dropout", loss, expected_loss)
     for name in expected:
         report.compare("gradients", f"{name}, with dropout", gradients[name], expected[name])
+
+
+def test_steps_from_200_states_along_a_run_agree(twins: Twins, report: Report) -> None:
+    """At every state of a run the other twin, given that state, does the same.
+
+    Not at the first one: with moments of 0, AdamW moves a weight by learning_rate * gradient / |gradient|, and a
+    gradient that is rounding noise has either sign. That step has a row of its own.
+    """
+    twins.reset()
+    twins.jax.train(*batches(twins, 0, 1))()
+    for step in range(1, 201):
+        state = twins.jax.state()
+        twins.torch.load(state)
+        tokens, keys = batch_off_the_kink(twins, state.weights, TRAINING.batch_size, step)
+        judged = reference.loss(state.weights, twins.config, tokens, keys)
+        gradients, where = {}, f"at step {step}"
+        for backend in (twins.jax, twins.torch):
+            loss, gradients[backend.name] = backend.gradients(tokens, keys)
+            report.compare("loss", f"{backend.name} against float64, {where}", loss, judged)
+            rate = np.array([learning_rate_at(step, TRAINING)], np.float32)
+            backend.train(tokens[None], keys[None], rate)()
+        for name, expected in gradients["jax"].items():
+            report.compare("gradients", f"{name}, {where}", gradients["torch"][name], expected)
+        rows = ("weights, along a run", "moments, along a run")
+        compare_states(rows, where, twins.torch.state(), twins.jax.state(), report)
 
 
 def test_a_step_is_adamw(twins: Twins, report: Report) -> None:

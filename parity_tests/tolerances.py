@@ -22,9 +22,11 @@ TOLERANCES = {
     "AdamW: weights": Tolerance(5e-7, "against float64 from the same gradients: a few roundings"),
     "AdamW: moments": Tolerance(1e-6, "against float64 from the same gradients: a few roundings"),
     "weights after 1 step": Tolerance(
-        1e-5, "where a gradient is near 0, Adam divides its rounding by itself"
+        1e-5, "from moments of 0: where a gradient is near 0, Adam divides its rounding by itself"
     ),
     "moments after 1 step": Tolerance(1e-5, "the gradients' error, doubled by the square"),
+    "weights, along a run": Tolerance(1e-6, "one step from each of 200 states: Adam's past steadies it"),
+    "moments, along a run": Tolerance(1e-5, "one step from each of 200 states: as after 1 step"),
     "weights after 50 steps": Tolerance(2e-5, "each step's error moves the next step's gradients"),
     "moments after 50 steps": Tolerance(2e-5, "each step's error moves the next step's gradients"),
     "losses of 50 steps": Tolerance(2e-6, "the weights' difference, seen by the loss"),

@@ -13,9 +13,17 @@ import nanogpt_jax.backend
 import nanogpt_torch.backend
 from nanogpt.backend import Backend, TrainingState
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.randomness import normals, words
+from nanogpt.randomness import dropout_keys, normals, words
+from nanogpt.weights import Weights
 from parity_tests import reference
 from parity_tests.tolerances import KEY_BIAS, TOLERANCES
+
+
+def relative_error(actual: Any, expected: Any) -> float:
+    """max |actual - expected| / max |expected|: relative to the size of the tensor."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape, f"shape {actual.shape} is not {expected.shape}"
+    return float(np.abs(actual - expected).max() / (np.abs(expected).max() or 1.0))
 
 
 class Report:
@@ -25,10 +33,7 @@ class Report:
         self.largest: dict[str, tuple[float, str]] = {}
 
     def compare(self, quantity: str, label: str, actual: Any, expected: Any) -> None:
-        actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-        assert actual.shape == expected.shape, f"{label}: shape {actual.shape} is not {expected.shape}"
-        size = np.abs(expected).max() or 1.0
-        error = float(np.abs(actual - expected).max() / size)
+        error = relative_error(actual, expected)
         self.largest[quantity] = max(self.largest.get(quantity, (0.0, label)), (error, label))
         tolerance = TOLERANCES[quantity].error
         assert error <= tolerance, f"{quantity}, {label}: error {error:.2e}, tolerance {tolerance:.0e}"
@@ -99,7 +104,7 @@ def activations(model: Any, tokens_BT: Any) -> Iterator[tuple[str, str, Any]]:
 
 def compare_models(twins: Twins, report: Report) -> None:
     """Everything of one forward and one backward pass, of both twins and of the judge."""
-    tokens_BT1 = tokens_off_the_kink(twins)
+    tokens_BT1, _ = batch_off_the_kink(twins, twins.initial.weights, rows=2)
     tokens_BT = tokens_BT1[:, :-1]
     unused_keys_B2 = np.zeros((len(tokens_BT), 2), np.uint32)
 
@@ -125,17 +130,21 @@ def compare_models(twins: Twins, report: Report) -> None:
         report.compare("gradients", name, gradients["torch"][name], expected)
 
 
-def tokens_off_the_kink(twins: Twins) -> np.ndarray:
-    """Random windows `[2, T+1]` for which no hidden unit is as near to 0 as rounding could push it across.
+def batch_off_the_kink(
+    twins: Twins, weights: Weights, rows: int, step: int | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Random windows `[rows, T+1]` and, for a training step, its dropout keys `[rows, 2]`.
 
-    There ReLU's derivative jumps from 0 to 1, and either answer is right.
+    They are such that no hidden unit is as near to 0 as rounding could push it across: there ReLU's derivative
+    jumps from 0 to 1, and either answer is right.
     """
-    for step in range(100):
+    for number in range(100):
         hidden: list[np.ndarray] = []
-        tokens_BT1 = twins.tokens(2, twins.config.block_size + 1, step=step)
-        reference.logits(twins.initial.weights, twins.config, tokens_BT1[:, :-1], hidden)
+        tokens_BT1 = twins.tokens(rows, twins.config.block_size + 1, step=100 * (step or 0) + number)
+        keys_B2 = None if step is None else dropout_keys(1337, 100 * step + number, np.arange(rows))
+        reference.logits(weights, twins.config, tokens_BT1[:, :-1], keys_B2, hidden)
         if all(np.abs(expanded).min() > 2e-6 for expanded in hidden):
-            return tokens_BT1
+            return tokens_BT1, keys_B2
     raise AssertionError("every batch has a hidden unit at its kink")
 
 
