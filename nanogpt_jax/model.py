@@ -154,7 +154,10 @@ def token_losses(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
 
 
 def embedding(rows: int, n_embd: int, rngs: nnx.Rngs) -> nnx.Embed:
-    return nnx.Embed(rows, n_embd, embedding_init=nnx.initializers.normal(0.02), rngs=rngs)
+    layer = nnx.Embed(rows, n_embd, embedding_init=nnx.initializers.normal(0.02), rngs=rngs)
+    # As in every other layer, that of the weights at work: Flax's own stays float32, and all after it.
+    layer.dtype = None
+    return layer
 
 
 def linear(n_in: int, n_out: int, bias: bool, deviation: float, rngs: nnx.Rngs) -> nnx.Linear:

@@ -33,9 +33,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not largest:
         return
     device = config.getoption("--device")
-    terminalreporter.section(f"parity of nanogpt_jax and nanogpt_torch, float32, {device}")
+    terminalreporter.section(f"parity of nanogpt_jax and nanogpt_torch on {device}")
     terminalreporter.write_line(f"{'quantity':<28} {'largest error':>13}  {'tolerance':>9}  where")
     for quantity, tolerance in TOLERANCES.items():
         if quantity in largest:
             error, label = largest[quantity]
             terminalreporter.write_line(f"{quantity:<28} {error:>13.1e}  {tolerance.error:>9.0e}  {label}")
+    for note in config.stash[REPORT].notes:
+        terminalreporter.write_line(note)

@@ -2,10 +2,10 @@
 
     python -m parity_tests.curves --batch_size 16
 
-Training amplifies rounding until two runs of one recipe differ visibly, whatever their backends. So each backend
-also runs against itself with its initial weights moved by one unit in the last place, and the backends may
-differ from each other, or after a hand-over half-way, by no more than twice as much. A run that is on the disk
-is not repeated.
+Training amplifies rounding until two runs of one recipe differ visibly, whatever their backends. So each
+backend also runs against itself with its initial weights moved by one unit in the last place, and the backends
+may differ from each other, or after a hand-over half-way, by no more than twice as much. A run that is on the
+disk is not repeated.
 """
 
 import json

@@ -14,7 +14,7 @@ def logits(
     keys_B2: np.ndarray | None = None,
     hidden: list[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Logits `[B, T, V]` in float64; with keys, dropout acts. What enters each activation goes to `hidden`."""
+    """Logits `[B, T, V]` in float64; with keys, dropout acts. What enters an activation goes to `hidden`."""
     w = {name: array.astype(np.float64) for name, array in weights.items()}
     B, T = tokens_BT.shape
     C, H = config.n_embd, config.n_head

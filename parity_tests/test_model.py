@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import nanogpt_torch.backend
 import nanogpt_torch.model
 from nanogpt.config import ModelConfig, TrainingConfig
-from parity_tests.twins import Report, Twins, compare_models
+from parity_tests import reference
+from parity_tests.twins import Report, Twins, compare_models, relative_error
 
 CONFIGS = {
     "default": ModelConfig(vocab_size=65, dropout=0),
@@ -22,12 +24,54 @@ CONFIGS = {
     "bigram": ModelConfig(vocab_size=65, block_size=8, n_layer=0, n_embd=32, dropout=0),
 }
 LOW_VARIANCE = 1e-2  # scale of embeddings at which LayerNorm's epsilon decides
+UNUSED_KEYS = np.zeros((2, 2), np.uint32)  # for two rows at dropout 0
 
 
 @pytest.mark.parametrize("embedding_scale", [1.0, LOW_VARIANCE], ids=["", "low variance"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_twins_compute_the_same(name: str, embedding_scale: float, device: str, report: Report) -> None:
     compare_models(Twins.of(CONFIGS[name], TrainingConfig(), device, embedding_scale), report)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gelu"])
+def test_gradients_are_those_of_the_judge(name: str, device: str, report: Report) -> None:
+    """Along each weight's own gradient the float64 loss rises as steeply as both twins say."""
+    twins = Twins.of(CONFIGS[name], TrainingConfig(), device)
+    weights = {n: w.astype(np.float64) for n, w in twins.initial.weights.items()}
+    tokens_BT1 = twins.tokens(2, twins.config.block_size + 1)
+    for backend in (twins.jax, twins.torch):
+        _, gradients = backend.gradients(tokens_BT1, UNUSED_KEYS)
+        for weight, gradient in gradients.items():
+            steepness = np.linalg.norm(gradient.astype(np.float64))
+            step = 1e-5 * gradient / steepness
+            ahead, behind = (
+                reference.loss(weights | {weight: weights[weight] + sign * step}, twins.config, tokens_BT1)
+                for sign in (1, -1)
+            )
+            label = f"{weight}, {backend.name} against float64"
+            report.compare("gradients", label, steepness, (ahead - behind) / 2e-5)
+
+
+@pytest.mark.parametrize("embedding_scale", [1.0, LOW_VARIANCE], ids=["", "low variance"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_bfloat16_is_near_float64(name: str, embedding_scale: float, device: str, report: Report) -> None:
+    twins = Twins.of(CONFIGS[name], TrainingConfig(), device, embedding_scale)
+    weights, config = twins.initial.weights, twins.config
+    tokens_BT1 = twins.tokens(2, config.block_size + 1)
+    judged = reference.logits(weights, config, tokens_BT1[:, :-1])
+    _, expected = twins.jax.gradients(tokens_BT1, UNUSED_KEYS)
+    for of in (twins.jax, twins.torch):
+        model = type(of)(config, TrainingConfig(), twins.initial, device=of.device, dtype="bfloat16")
+        logits_BTV = model.logits(tokens_BT1[:, :-1])
+        report.compare("logits, bfloat16", f"{of.name} against float64", logits_BTV, judged)
+        assert relative_error(logits_BTV, judged) > 1e-3, "this was computed in float32"
+        loss, gradients = model.gradients(tokens_BT1, UNUSED_KEYS)
+        judged_loss = reference.loss(weights, config, tokens_BT1)
+        report.compare("loss, bfloat16", f"{of.name} against float64", loss, judged_loss)
+        if config.activation == "gelu":  # bfloat16 pushes many a hidden unit across ReLU's kink
+            for weight, gradient in gradients.items():
+                label = f"{weight}, {of.name} against float32"
+                report.compare("gradients, bfloat16", label, gradient, expected[weight])
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
@@ -41,8 +85,15 @@ def test_attention_looks_back_and_sums_to_one(backend: str, device: str) -> None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attention", ["plain", "fused"])
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_the_future_changes_nothing(backend: str, dtype: str, device: str) -> None:
+def test_the_future_changes_nothing(
+    backend: str, attention: str, dtype: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if attention == "plain":
+        monkeypatch.setattr(nanogpt_torch.backend, "_fused_attention_is_right", lambda *_: False)
+    elif backend == "jax":
+        pytest.skip("the jax twin has no fused attention")
     twins = Twins.of(CONFIGS["small"], TrainingConfig(), device)
     of = getattr(twins, backend)
     model = type(of)(twins.config, None, twins.initial, device=of.device, dtype=dtype)
@@ -54,6 +105,20 @@ def test_the_future_changes_nothing(backend: str, dtype: str, device: str) -> No
         after = model.logits(changed)
         assert (after[:, :t] == before[:, :t]).all()
         assert (after[:, t:] != before[:, t:]).any()
+
+
+def test_a_leaking_kernel_gives_way_to_the_plain_attention(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twins = Twins.of(CONFIGS["small"], TrainingConfig(), "cpu")
+    assert capsys.readouterr().err == ""
+    leaking = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *qkv, is_causal: leaking(*qkv))
+    tokens_BT = twins.tokens(2, 16)
+    assert relative_error(twins.torch.logits(tokens_BT), twins.jax.logits(tokens_BT)) > 1e-2
+    replaced = Twins.of(CONFIGS["small"], TrainingConfig(), "cpu")
+    assert capsys.readouterr().err.count("\n") == 1
+    assert relative_error(replaced.torch.logits(tokens_BT), twins.jax.logits(tokens_BT)) < 5e-6
 
 
 def mutated_attention(scale: bool, diagonal: int) -> Callable[[Tensor, Tensor, int], Tensor]:

@@ -31,6 +31,7 @@ class Report:
 
     def __init__(self) -> None:
         self.largest: dict[str, tuple[float, str]] = {}
+        self.notes: list[str] = []
 
     def compare(self, quantity: str, label: str, actual: Any, expected: Any) -> None:
         error = relative_error(actual, expected)
@@ -135,8 +136,8 @@ def batch_off_the_kink(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Random windows `[rows, T+1]` and, for a training step, its dropout keys `[rows, 2]`.
 
-    They are such that no hidden unit is as near to 0 as rounding could push it across: there ReLU's derivative
-    jumps from 0 to 1, and either answer is right.
+    They are such that no hidden unit is as near to 0 as rounding could push it across: there ReLU's
+    derivative jumps from 0 to 1, and either answer is right.
     """
     for number in range(100):
         hidden: list[np.ndarray] = []
