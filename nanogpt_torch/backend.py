@@ -210,9 +210,9 @@ def _attend(
 
 
 def _fused_attention(query_BHTD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor) -> Tensor:
-    if query_BHTD.device.type == "mps":  # wrong there on anything else (pytorch#163597)
-        query_BHTD, key_BHSD, value_BHSD = (x.contiguous() for x in (query_BHTD, key_BHSD, value_BHSD))
-    return F.scaled_dot_product_attention(query_BHTD, key_BHSD, value_BHSD, is_causal=True)
+    # On MPS the kernel is wrong on anything that is not contiguous (pytorch#163597).
+    query_key_value = (x.contiguous() for x in (query_BHTD, key_BHSD, value_BHSD))
+    return F.scaled_dot_product_attention(*query_key_value, is_causal=True)
 
 
 @torch.no_grad()

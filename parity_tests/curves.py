@@ -3,23 +3,24 @@
     python -m parity_tests.curves --batch_size 16
 
 Training amplifies rounding until two runs of one recipe differ visibly, whatever their backends. So each
-backend also runs against itself with its initial weights moved by one unit in the last place, and the backends
-may differ from each other, or after a hand-over half-way, by no more than twice as much. A run that is on the
+backend also runs against itself with its initial weights moved by one unit in the last place, and the two
+backends, or a run that is handed over half-way, may differ by no more than twice as much. A run that is on the
 disk is not repeated.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.table import Table
 
-from nanogpt.backend import Backend, TrainingState, load_backend
-from nanogpt.config import Config, ModelConfig, TrainingConfig, learning_rate_at
+from nanogpt.backend import MAX_STEPS_PER_CALL, Backend, TrainingState, load_backend
+from nanogpt.config import ModelConfig, TrainingConfig, learning_rate_at
 from nanogpt.data import Splits, load_corpus
 from nanogpt.language_model import mean_loss
 from nanogpt.presets import PRESETS
@@ -27,7 +28,7 @@ from nanogpt.randomness import dropout_keys
 from nanogpt.tokenizer import CharTokenizer
 from parity_tests.twins import relative_error
 
-# Backends before and after the hand-over, and whether the initial weights are moved.
+# The backends of each run's two halves, and whether its initial weights are moved.
 RUNS = {
     "jax": ("jax", "jax", False),
     "torch": ("torch", "torch", False),
@@ -37,91 +38,121 @@ RUNS = {
     "torch then jax": ("torch", "jax", False),
 }
 CONTROLS = [("jax", "jax, moved"), ("torch", "torch, moved")]
-PAIRS = [("jax", "torch")] + [(a, b) for a in ("jax", "torch") for b in ("jax then torch", "torch then jax")]
+PAIRS = [
+    ("jax", "torch"),
+    *[(alone, handed) for handed in ("jax then torch", "torch then jax") for alone in ("jax", "torch")],
+]
 STATES = 200  # from which single steps are compared
-WINDOW = 50  # steps over which a gap is averaged
+WINDOW = 50  # steps over which the drawn gaps are averaged
+
+Losses = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Train the reference recipe six times and compare the losses."""
+    """Train the default recipe six times, and compare."""
 
     steps: int = 1_000
-    """Optimizer steps of each run, at the schedule of the whole recipe."""
+    """Of each run, at the schedule of the whole recipe."""
     batch_size: int = 64
-    """The recipe's own; smaller ones are faster."""
+    """The recipe's own; 16 takes a quarter of the time."""
     data: str = "shakespeare"
+    """As train.py takes it."""
     device: str = "cpu"
+    """cpu, cuda or mps."""
     out_dir: Path = Path("out/curves")
-    """Where the runs, `curves.svg` and `curves.json` go."""
+    """Where the runs, curves.json and curves.svg go."""
 
 
+@dataclass(frozen=True)
 class Recipe:
-    """The default recipe on its corpus, a step at a time."""
+    """What is trained."""
 
-    def __init__(self, curves: Curves) -> None:
-        self.device, self.half, self.steps = curves.device, curves.steps // 2, curves.steps
+    model: ModelConfig
+    training: TrainingConfig
+    splits: Splits
+    steps: int
+    device: str
+
+    @classmethod
+    def of(cls, curves: Curves) -> "Recipe":
+        """The default recipe on a corpus."""
         corpus = load_corpus(curves.data)
         tokenizer = CharTokenizer.from_text(corpus.text)
-        default: Config = PRESETS["shakespeare"]
-        self.model: ModelConfig = replace(default.model, vocab_size=tokenizer.vocab_size)
-        self.training: TrainingConfig = replace(default.training, batch_size=curves.batch_size)
-        self.splits = Splits.of(corpus, tokenizer, self.model.block_size)
+        default = PRESETS["shakespeare"]
+        model = replace(default.model, vocab_size=tokenizer.vocab_size)
+        training = replace(default.training, batch_size=curves.batch_size)
+        splits = Splits.of(corpus, tokenizer, model.block_size)
+        return cls(model, training, splits, curves.steps, curves.device)
 
     def backend(self, name: str, state: TrainingState) -> Backend:
         return load_backend(name)(self.model, self.training, state, device=self.device)
 
-    def initial(self, moved: bool) -> TrainingState:
+    def initial(self, moved: bool = False) -> TrainingState:
         state = TrainingState.initial(self.model, self.training.seed)
         if not moved:
             return state
         up = np.float32(np.inf)
         return replace(state, weights={name: np.nextafter(w, up) for name, w in state.weights.items()})
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What a backend's `train` takes for this one step."""
+    def batches(self, steps: range) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What a backend's `train` takes for these steps."""
         B, seed = self.training.batch_size, self.training.seed
-        rate_K = np.array([learning_rate_at(step, self.training)], np.float32)
-        return self.splits.batch(seed, step, B)[None], dropout_keys(seed, step, np.arange(B))[None], rate_K
+        tokens_KBT1 = np.stack([self.splits.batch(seed, step, B) for step in steps])
+        keys_KB2 = np.stack([dropout_keys(seed, step, np.arange(B)) for step in steps])
+        rate_K = np.array([learning_rate_at(step, self.training) for step in steps], np.float32)
+        return tokens_KBT1, keys_KB2, rate_K
 
-    def run(self, name: str) -> Iterator[float]:
-        """The batch loss of each step, and at last the validation loss."""
-        first, second, moved = RUNS[name]
-        backend = self.backend(first, self.initial(moved))
-        for step in range(self.steps):
-            if step == self.half and second != first:
-                backend = self.backend(second, backend.state())
-            yield float(backend.train(*self.batch(step))()[0])
-        yield mean_loss(backend, self.splits.validation_tokens(), self.model.block_size)
+    def run(self, name: str) -> list[float]:
+        """The batch loss of each step, then the validation loss."""
+        *halves, moved = RUNS[name]
+        state, losses = self.initial(moved), []
+        for backend_name, first in zip(halves, (0, self.steps // 2), strict=True):
+            backend = self.backend(backend_name, state)
+            stop = first + self.steps // 2
+            for start in range(first, stop, MAX_STEPS_PER_CALL):
+                steps = range(start, min(start + MAX_STEPS_PER_CALL, stop))
+                losses += backend.train(*self.batches(steps))().tolist()
+            state = backend.state()
+        tokens_N = self.splits.validation_tokens()
+        return [*losses, mean_loss(backend, tokens_N, self.model.block_size)]
 
     def single_steps(self) -> dict[str, list[float]]:
-        """Largest error of one torch step against one jax step, at states spread along a jax run."""
-        jax, torch = (self.backend(name, self.initial(False)) for name in ("jax", "torch"))
+        """Errors of one torch step against one jax step, from states spread along a jax run."""
+        jax, torch = (self.backend(name, self.initial()) for name in ("jax", "torch"))
         errors: dict[str, list[float]] = {"loss": [], "gradients": [], "moments": [], "weights": []}
         for step in range(self.steps):
-            tokens_KBT1, keys_KB2, rate_K = batch = self.batch(step)
-            if step % max(1, self.steps // STATES):
-                jax.train(*batch)()
-                continue
-            torch.load(jax.state())
-            loss, gradients = torch.gradients(tokens_KBT1[0], keys_KB2[0])
-            expected_loss, expected = jax.gradients(tokens_KBT1[0], keys_KB2[0])
-            errors["loss"].append(relative_error(loss, expected_loss))
-            errors["gradients"].append(largest(gradients, expected))
-            for backend in (jax, torch):
-                backend.train(*batch)()
-            ours, theirs = torch.state(), jax.state()
-            moments = [
-                largest(ours.first_moment, theirs.first_moment),
-                largest(ours.second_moment, theirs.second_moment),
-            ]
-            errors["moments"].append(max(moments))
-            errors["weights"].append(largest(ours.weights, theirs.weights))
+            tokens, keys, rate = self.batches(range(step, step + 1))
+            if step % max(1, self.steps // STATES) == 0:
+                torch.load(jax.state())
+                loss, gradients = torch.gradients(tokens[0], keys[0])
+                expected_loss, expected_gradients = jax.gradients(tokens[0], keys[0])
+                errors["loss"].append(relative_error(loss, expected_loss))
+                errors["gradients"].append(largest_error(gradients, expected_gradients))
+                torch.train(tokens, keys, rate)()
+            jax.train(tokens, keys, rate)()
+            if step % max(1, self.steps // STATES) == 0:
+                actual, expected = torch.state(), jax.state()
+                first = largest_error(actual.first_moment, expected.first_moment)
+                second = largest_error(actual.second_moment, expected.second_moment)
+                errors["moments"].append(max(first, second))
+                errors["weights"].append(largest_error(actual.weights, expected.weights))
         return errors
 
 
-def largest(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+def largest_error(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
     return max(relative_error(actual[name], expected[name]) for name in expected)
+
+
+def gap(losses: Losses, pair: tuple[str, str], steps: slice = slice(-1)) -> float:
+    """Root mean square of the difference of two runs' batch losses."""
+    difference = np.subtract(losses[pair[0]][steps], losses[pair[1]][steps])
+    return float(np.sqrt((difference**2).mean()))
+
+
+def limit(losses: Losses) -> float:
+    """What rounding alone accounts for: twice the gap of the backend that strays less from itself."""
+    return 2 * min(gap(losses, control) for control in CONTROLS)
 
 
 def kept(file: Path, make: Callable[[], Any]) -> Any:
@@ -133,22 +164,52 @@ def kept(file: Path, make: Callable[[], Any]) -> Any:
     return json.loads(file.read_text())
 
 
-def gaps(losses: dict[str, list[float]], pair: tuple[str, str]) -> np.ndarray:
-    """Root mean square of the difference of two runs' losses, over each WINDOW of steps."""
-    difference = np.subtract(losses[pair[0]][:-1], losses[pair[1]][:-1])
-    return np.sqrt((difference.reshape(-1, WINDOW) ** 2).mean(-1))
+def draw(losses: Losses, file: Path) -> None:
+    """Both curves, and below them how far each pair is apart."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, (curves, gaps) = pyplot.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
+    ends = np.arange(WINDOW, len(losses["jax"]), WINDOW)
+    for name, style in (("jax", "-"), ("torch", "--")):
+        curves.plot(ends, np.reshape(losses[name][:-1], (-1, WINDOW)).mean(-1), style, label=name)
+    curves.set_ylabel(f"batch loss, mean of {WINDOW} steps")
+    curves.legend()
+    for pair in [*PAIRS, *CONTROLS]:
+        values = [gap(losses, pair, slice(end - WINDOW, end)) for end in ends]
+        gaps.plot(ends, values, ":" if pair in CONTROLS else "-", label=f"{pair[0]} | {pair[1]}")
+    gaps.set(xlabel="step", ylabel=f"gap (rms of {WINDOW} steps)", yscale="log")
+    gaps.legend(fontsize="small", ncols=2)
+    figure.savefig(file)
 
 
 def main() -> None:
     curves = tyro.cli(Curves, use_underscores=True)
     curves.out_dir.mkdir(parents=True, exist_ok=True)
-    recipe, console = Recipe(curves), Console(stderr=True)
+    recipe, console = Recipe.of(curves), Console(width=100)
     losses = {}
     for name in RUNS:
         file = curves.out_dir / f"{name.replace(', ', ' ').replace(' ', '_')}.json"
-        losses[name] = kept(file, lambda name=name: list(recipe.run(name)))
+        losses[name] = kept(file, lambda name=name: recipe.run(name))
         console.print(f"{name}: validation {losses[name][-1]:.4f} after {curves.steps:,} steps")
     errors = kept(curves.out_dir / "single_steps.json", recipe.single_steps)
+    draw(losses, curves.out_dir / "curves.svg")
+
+    table = Table("runs", "gap of the batch losses (rms)", "of the limit", "gap of the validation losses")
+    for pair in [*CONTROLS, *PAIRS]:
+        validation = abs(losses[pair[0]][-1] - losses[pair[1]][-1])
+        apart = gap(losses, pair)
+        row = (" | ".join(pair), f"{apart:.2e}", f"{apart / limit(losses):.2f}", f"{validation:.4f}")
+        table.add_row(*row)
+    console.print(table)
+    table = Table("one step from the same state", "median error", "largest of " + str(len(errors["loss"])))
+    for quantity, values in errors.items():
+        table.add_row(quantity, f"{np.median(values):.1e}", f"{max(values):.1e}")
+    console.print(table)
+    figures = {"curves": asdict(curves), "losses": losses, "single_steps": errors}
+    (curves.out_dir / "curves.json").write_text(json.dumps(figures, default=str) + "\n")
 
 
 if __name__ == "__main__":

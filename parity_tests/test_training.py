@@ -45,8 +45,8 @@ def test_gradients_agree_with_dropout(twins: Twins, report: Report) -> None:
 def test_steps_from_200_states_along_a_run_agree(twins: Twins, report: Report) -> None:
     """At every state of a run the other twin, given that state, does the same.
 
-    Not at the first one: with moments of 0, AdamW moves a weight by learning_rate * gradient / |gradient|, and
-    a gradient that is rounding noise has either sign. That step has a row of its own.
+    Not at the first one: with moments of 0, AdamW moves a weight by learning_rate * gradient / |gradient|,
+    and a gradient that is rounding noise has either sign. That step has a row of its own.
     """
     twins.reset()
     twins.jax.train(*batches(twins, 0, 1))()
