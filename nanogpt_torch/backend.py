@@ -116,7 +116,7 @@ class Backend:
             caches = fill(model, self.config, window_BT[:, :-1])
         for block, is_inside in token_blocks(uniforms_BN.shape[1], block_size - length + 1):
             uniforms = torch.tensor(uniforms_BN[:, block]).to(self.device)
-            with self._decoding(one_thread=is_inside):
+            with self._decoding():
                 window_BT, tokens_BN = continue_text(
                     model, policy, window_BT, caches if is_inside else None, uniforms, block_size
                 )
@@ -149,19 +149,11 @@ class Backend:
         return model
 
     @contextmanager
-    def _decoding(self, one_thread: bool = False) -> Iterator[None]:
-        """Inference on few positions: compiled blocks would be compiled anew for each number of them."""
-        threads = torch.get_num_threads()
-        try:
-            # A product with one row is too short to share.
-            torch.set_num_threads(1 if one_thread else threads)
-            with (
-                torch.inference_mode(),
-                torch.compiler.set_stance("force_eager") if self._compiled else nullcontext(),
-            ):
-                yield
-        finally:
-            torch.set_num_threads(threads)
+    def _decoding(self) -> Iterator[None]:
+        """Inference on ever more positions, for each number of which a block would be compiled anew."""
+        eager = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
+        with torch.inference_mode(), eager:
+            yield
 
     def _token_losses(self, tokens_BT1: Tensor, keys_B2: Tensor | None = None) -> Tensor:
         logits_BTV = self._logits(tokens_BT1[:, :-1], keys_B2)
@@ -211,8 +203,8 @@ def _attend(
 
 def _fused_attention(query_BHTD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor) -> Tensor:
     # On MPS the kernel is wrong on anything that is not contiguous (pytorch#163597).
-    query_key_value = (x.contiguous() for x in (query_BHTD, key_BHSD, value_BHSD))
-    return F.scaled_dot_product_attention(*query_key_value, is_causal=True)
+    query_BHTD, key_BHSD, value_BHSD = (x.contiguous() for x in (query_BHTD, key_BHSD, value_BHSD))
+    return F.scaled_dot_product_attention(query_BHTD, key_BHSD, value_BHSD, is_causal=True)
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@
 
 Training amplifies rounding until two runs of one recipe differ visibly, whatever their backends. So each
 backend also runs against itself with its initial weights moved by one unit in the last place, and the two
-backends, or a run that is handed over half-way, may differ by no more than twice as much. A run that is on the
-disk is not repeated.
+backends, or a run that is handed over half-way, may differ by no more than twice as much. A run that is on
+the disk is not repeated.
 """
 
 import json

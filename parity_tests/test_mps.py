@@ -26,6 +26,8 @@ from nanogpt.randomness import dropout_keys
 from nanogpt.sampling import SamplingPolicy, sampling_uniforms
 from nanogpt_torch.backend import Backend
 
+pytestmark = pytest.mark.thorough
+
 # Operations without a kernel of their own on any device: they move no numbers, or leave the work to the one
 # named here, whose kernel is looked up in their place.
 VIEWS = {

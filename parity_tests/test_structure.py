@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[1]
 FILES = ["model.py", "dropout.py", "cache.py", "optimizer.py", "generation.py", "backend.py"]
 

@@ -1,12 +1,13 @@
 """Both twins with the same weights, and everything they compute on the way, as numpy."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import torch
 
 import nanogpt_jax.backend
@@ -129,6 +130,11 @@ def compare_models(twins: Twins, report: Report) -> None:
         report.compare("loss", f"{backend.name}, by token", backend.losses(tokens_BT1).mean(), judged_loss)
     for name, expected in gradients["jax"].items():
         report.compare("gradients", name, gradients["torch"][name], expected)
+
+
+def thorough_except(names: Iterable[Any], *quick: Any) -> list[Any]:
+    """Parameters of a test of which the doctor tries the `quick` ones alone."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.thorough) for name in names]
 
 
 def batch_off_the_kink(
