@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: python -m benchmarks.training --help."""
+"""Measurements that anyone can repeat: `python -m benchmarks --help`, and `benchmarks.gpu` for one GPU."""

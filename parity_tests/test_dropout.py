@@ -96,3 +96,17 @@ def test_gradients_do_not_depend_on_the_micro_batch(
         gradients.append(getattr(twins, backend).gradients(twins.tokens(6, 7), keys_B2)[1])
     for name, expected in gradients[0].items():
         report.compare("gradients", f"{backend}, {name}, by micro-batches", gradients[1][name], expected)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of itself
+def test_compiled_torch_blocks_drop_the_same(device: str, report: Report) -> None:
+    """The masks inside a compiled block can't be taken out; one wrong bit would change the gradients."""
+    twins = Twins.of(CONFIG, TRAINING, device)
+    compiled = nanogpt_torch.backend.Backend(CONFIG, TRAINING, twins.initial, device=device, compile=True)
+    batch = (twins.tokens(6, 7), dropout_keys(1, 2, np.arange(6)))
+    loss, gradients = compiled.gradients(*batch)
+    expected_loss, expected = twins.jax.gradients(*batch)
+    report.compare("loss", "torch compiled, with dropout", loss, expected_loss)
+    for name in expected:
+        report.compare("gradients", f"{name}, torch compiled, with dropout", gradients[name], expected[name])
