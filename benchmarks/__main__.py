@@ -21,8 +21,8 @@ from benchmarks import contenders
 from benchmarks.contenders import Shape
 from benchmarks.contest import Result, Step, contest, show
 
-Item = Literal["training", "evaluation", "generation", "checkpoint", "start"]
-ITEMS: tuple[Item, ...] = ("training", "evaluation", "generation", "checkpoint", "start")
+Item = Literal["training", "loop", "evaluation", "generation", "checkpoint", "start"]
+ITEMS: tuple[Item, ...] = ("training", "loop", "evaluation", "generation", "checkpoint", "start")
 PAST_TOKENS = 32  # generated past the window, where each costs a whole forward pass
 Makers = dict[str, Callable[[], Step]]
 
@@ -70,13 +70,13 @@ def limits(shape: Shape) -> Makers:
 def training(benchmark: Benchmark, shape: Shape) -> Makers:
     makers: Makers = {"large products": partial(contenders.large_products, shape)}
     for name in ("jax", "torch"):
-        makers[name] = partial(contenders.training, shape, name)
+        makers[name] = partial(contenders.train, shape, name)
         if benchmark.framework_dropout:
             makers[f"{name}, its own dropout"] = partial(
-                contenders.training, shape, name, framework_dropout=True
+                contenders.train, shape, name, framework_dropout=True
             )
     if benchmark.compile:
-        makers["torch --compile"] = partial(contenders.training, shape, "torch", compile=True)
+        makers["torch --compile"] = partial(contenders.train, shape, "torch", compile=True)
     for name, (peer, path) in benchmark.peers.items():
         makers[name] = partial(contenders.peer_training, shape, peer, path)
         if benchmark.compile and name == "nanoGPT":
@@ -138,6 +138,15 @@ def measure(benchmark: Benchmark) -> dict[str, dict[str, Result]]:
         show(
             "A training step", found["training"], tokens=shape.tokens, limit="large products", peer="nanoGPT"
         )
+    if "loop" in benchmark.items:
+        for name in ("jax", "torch"):
+            both: Makers = {
+                "bare": partial(contenders.bare, shape, name),
+                "loop": partial(contenders.loop, shape, name),
+            }
+            found[f"loop {name}"] = run(both, steps=1)
+            title = f"{contenders.LOOP_STEPS} steps of {name}: alone, and in the loop of train.py"
+            show(title, found[f"loop {name}"], peer="bare")
     if "evaluation" in benchmark.items:
         found["evaluation"] = run(evaluation(benchmark, shape))
         show("The losses of a batch", found["evaluation"], tokens=shape.tokens, peer="nanoGPT")

@@ -17,12 +17,16 @@ import numpy as np
 from benchmarks.contest import Step
 from nanogpt.backend import Backend, TrainingState, load_backend
 from nanogpt.checkpoint import Checkpoints
-from nanogpt.config import Config, ModelConfig, TrainingConfig
+from nanogpt.config import Config, ModelConfig, RunConfig, TrainingConfig
+from nanogpt.hardware import flops_per_token
+from nanogpt.metrics import Reporter
 from nanogpt.randomness import dropout_keys, words
+from nanogpt.run import open_run
 from nanogpt.sampling import SamplingPolicy, sampling_uniforms
-from nanogpt.weights import count_parameters
+from nanogpt.training import Training
 
 ROOT = Path(__file__).parents[1]
+LOOP_STEPS = 4
 COPIED = 2**29  # bytes: far more than any cache holds
 POLICY = SamplingPolicy(0.8)
 
@@ -49,9 +53,8 @@ class Shape:
 
     @property
     def operations(self) -> float:
-        """Floating-point operations of a step: 6 a weight and token, 12 L C T a token (PaLM, appendix B)."""
-        matrices = count_parameters(self.model) - (65 + self.block_size) * self.n_embd
-        return self.tokens * (6.0 * matrices + 12 * self.n_layer * self.n_embd * self.block_size)
+        """Floating-point operations of a training step."""
+        return self.tokens * flops_per_token(self.model)
 
     def batch(self, number: int) -> np.ndarray:
         """Random tokens `[B, T+1]`."""
@@ -69,7 +72,7 @@ def backend(shape: Shape, name: str, compile: bool = False) -> Backend:
     return load_backend(name)(shape.model, training, state, device="cpu", compile=compile)
 
 
-def training(shape: Shape, name: str, compile: bool = False, framework_dropout: bool = False) -> Step:
+def train(shape: Shape, name: str, compile: bool = False, framework_dropout: bool = False) -> Step:
     """One of our training steps; with the framework's own dropout, to see what the shared hash costs."""
     if framework_dropout:
         use_framework_dropout(name)
@@ -89,7 +92,7 @@ def use_framework_dropout(name: str) -> None:
 
         from nanogpt_torch import dropout
 
-        def of_torch(self: Any, x: Any, keys_B2: Any = None) -> Any:
+        def of_torch(self: Any, x: Any, keys_B2: Any = None, index: Any = None) -> Any:
             return functional.dropout(x, self.rate, training=keys_B2 is not None)
 
         dropout.Dropout.forward = of_torch  # type: ignore[method-assign]
@@ -98,13 +101,55 @@ def use_framework_dropout(name: str) -> None:
 
         from nanogpt_jax import dropout as jax_dropout
 
-        def of_jax(self: Any, x: Any, keys_B2: Any = None) -> Any:
+        def of_jax(self: Any, x: Any, keys_B2: Any = None, index: Any = None) -> Any:
             if keys_B2 is None:
                 return x
             keep = jax.random.bernoulli(jax.random.wrap_key_data(keys_B2[0]), 1 - self.rate, x.shape)
             return jax.numpy.where(keep, x / (1 - self.rate), 0)
 
         jax_dropout.Dropout.__call__ = of_jax  # type: ignore[method-assign]
+
+
+class Loop(Training):
+    """The training loop without evaluations and checkpoints: dispatches and log lines alone."""
+
+    def _evaluate(self) -> None:
+        pass
+
+    def _save(self) -> None:
+        pass
+
+
+def loop(shape: Shape, name: str) -> Step:
+    """LOOP_STEPS training steps through the loop of train.py, on a corpus of random characters."""
+    folder = Path(tempfile.mkdtemp())
+    characters = words(3, "benchmark", 0, 100_000) % 65 + 32
+    (folder / "text.txt").write_text("".join(map(chr, characters)), encoding="utf-8")
+    recipe = TrainingConfig(batch_size=shape.batch_size, eval_interval=10**9)
+    config = Config(shape.model, recipe, RunConfig(data=str(folder / "text.txt"), device="cpu"))
+    reporter = Reporter(quiet=True)
+    run = open_run(config, folder / "run", resume="auto", backend=name, reporter=reporter)
+    model = load_backend(name)(run.config.model, recipe, run.state, device="cpu")
+    training = Loop(run, model, reporter)
+
+    def step(number: int) -> None:
+        training.config = replace(recipe, max_iters=training.step + LOOP_STEPS)
+        training.to_the_end()
+
+    return step
+
+
+def bare(shape: Shape, name: str) -> Step:
+    """As many training steps in one call of the backend, with nothing around them."""
+    model = backend(shape, name)
+    tokens_KBT1 = np.stack([shape.batch(k) for k in range(LOOP_STEPS)])
+    keys_KB2 = np.stack([dropout_keys(1, k, np.arange(shape.batch_size)) for k in range(LOOP_STEPS)])
+    rate_K = np.full(LOOP_STEPS, 1e-3, np.float32)
+
+    def step(number: int) -> None:
+        model.train(tokens_KBT1, keys_KB2, rate_K)()
+
+    return step
 
 
 def evaluation(shape: Shape, name: str) -> Step:

@@ -33,8 +33,12 @@ class TrainingState:
 
     @classmethod
     def initial(cls, config: ModelConfig, seed: int) -> "TrainingState":
-        """Step 0: fresh weights, moments of zero."""
-        weights = initial_weights(config, seed)
+        """Step 0 of fresh weights."""
+        return cls.of_weights(initial_weights(config, seed))
+
+    @classmethod
+    def of_weights(cls, weights: Weights) -> "TrainingState":
+        """Step 0 of given weights: moments of zero."""
         return cls(0, weights, *({name: np.zeros_like(w) for name, w in weights.items()} for _ in range(2)))
 
 
@@ -45,6 +49,8 @@ class Backend(Protocol):
     """jax or torch."""
     device: str
     """cpu, cuda or mps."""
+    device_name: str
+    """What the maker calls it, where the framework knows."""
     model: Any
     """The framework's own module, with the present weights."""
 

@@ -10,8 +10,6 @@ import hashlib
 import importlib.metadata
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nanogpt.backend import TrainingState
-from nanogpt.errors import InputError
+from nanogpt.errors import InputError, told_in_a_line
 from nanogpt.weights import Weights
 
 FORMAT = 1
@@ -82,13 +80,13 @@ class Checkpoints:
         }
         items = {"state": self._args.StandardSave(tree), "metadata": self._args.JsonSave(metadata)}
         metrics = None if val_loss is None else {"val_loss": val_loss}
-        with _told_in_a_line(f"no checkpoint can be written to {self.directory}"):
+        with told_in_a_line(f"no checkpoint can be written to {self.directory}"):
             self._manager.save(state.step, args=self._args.Composite(**items), metrics=metrics, force=True)
 
     def restore(self, step: int) -> tuple[TrainingState, dict[str, Any]]:
         """State and metadata of a step. Raises InputError when they are not exactly what was saved."""
         items = {"state": self._args.StandardRestore(), "metadata": self._args.JsonRestore()}
-        with _told_in_a_line(f"checkpoint {self.directory / str(step)} is damaged"):
+        with told_in_a_line(f"checkpoint {self.directory / str(step)} is damaged"):
             restored = self._manager.restore(step, args=self._args.Composite(**items))
             metadata, tree = restored.metadata, restored.state
             if metadata["format"] != FORMAT:
@@ -110,22 +108,11 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Until every save is on the disk. Raises InputError where one failed."""
-        with _told_in_a_line(f"no checkpoint can be written to {self.directory}"):
+        with told_in_a_line(f"no checkpoint can be written to {self.directory}"):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         self._manager.close()
-
-
-@contextmanager
-def _told_in_a_line(what: str) -> Iterator[None]:
-    """Whatever the libraries below raise of files that fail them becomes one InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{what}: {(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
 
 
 def free_name(path: Path) -> Path:

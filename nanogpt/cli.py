@@ -83,12 +83,12 @@ class SampleFlags:
 
 def train_main(arguments: list[str] | None = None) -> int:
     """`train.py`. Returns its exit code: 0, 2 for bad input, 128 + the number of a signal that stopped it."""
-    return _guarded(_train, sys.argv[1:] if arguments is None else arguments)
+    return guarded(_train, sys.argv[1:] if arguments is None else arguments)
 
 
 def sample_main(arguments: list[str] | None = None) -> int:
     """`sample.py`. Returns its exit code, as train_main."""
-    return _guarded(_sample, sys.argv[1:] if arguments is None else arguments)
+    return guarded(_sample, sys.argv[1:] if arguments is None else arguments)
 
 
 def _train(arguments: list[str]) -> int:
@@ -116,7 +116,7 @@ def _train(arguments: list[str]) -> int:
     )
     reporter.say(
         f"{'Going on with' if run.resumed else 'Training'} {count_parameters(config.model):,} parameters "
-        f"on {run.corpus.name} ({len(run.corpus.text):,} characters, {config.model.vocab_size} different) "
+        f"on {run.corpus.name} ({len(run.corpus.text):,} characters, {len(set(run.corpus.text))} different) "
         f"with {backend.name} on {backend.device}, from step {step:,} of {iterations:,}, in {flags.out_dir}"
     )
     if len(run.splits.validation_N) > len(run.splits.validation_tokens()):
@@ -209,7 +209,8 @@ def _parse(kind: type[Flags], arguments: list[str], default: Flags) -> Flags:
     )
 
 
-def _guarded(main: Callable[[list[str]], int], arguments: list[str]) -> int:
+def guarded(main: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """The exit code of a front door: what a person can mend is told in one line, without a traceback."""
     try:
         return main(arguments)
     except InputError as error:

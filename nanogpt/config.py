@@ -93,14 +93,14 @@ class RunConfig:
     """auto takes torch on a Mac with MPS, else jax."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; the weights stay float32. float32 is true float32 on CUDA too (no TF32)."""
+    dtype: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the computation; weights stay float32. tf32 lets CUDA's products be of TF32, float32 does not."""
     compile: bool = False
     """torch.compile the blocks of the torch model; jax always compiles."""
 
     def __post_init__(self) -> None:
         _one_of(self, "backend", "auto", "jax", "torch")
-        _one_of(self, "dtype", "float32", "bfloat16")
+        _one_of(self, "dtype", "float32", "tf32", "bfloat16")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from rich.progress import wrap_file
 
 from nanogpt.errors import InputError
 from nanogpt.randomness import words
-from nanogpt.tokenizer import CharTokenizer
+from nanogpt.tokenizer import Tokenizer
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -48,7 +48,7 @@ class Splits:
     block_size: int
 
     @classmethod
-    def of(cls, corpus: Corpus, tokenizer: CharTokenizer, block_size: int) -> "Splits":
+    def of(cls, corpus: Corpus, tokenizer: Tokenizer, block_size: int) -> "Splits":
         """Raises InputError when either split is shorter than one window."""
         tokens_N = tokenizer.encode(corpus.text)
         boundary = int(0.9 * len(tokens_N))
@@ -56,7 +56,7 @@ class Splits:
         for name, split_N in (("training", splits.train_N), ("validation", splits.validation_N)):
             if len(split_N) < block_size + 1:
                 raise InputError(
-                    f"the {name} split of {corpus.name} has {len(split_N):,} characters, fewer than "
+                    f"the {name} split of {corpus.name} has {len(split_N):,} tokens, fewer than "
                     f"block_size + 1 = {block_size + 1}: take a longer text or a smaller --block_size"
                 )
         return splits

@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from nanogpt.backend import Backend, load_backend
+from nanogpt.backend import Backend, TrainingState, load_backend
 from nanogpt.checkpoint import Checkpoints
 from nanogpt.config import ModelConfig
 from nanogpt.data import windows
 from nanogpt.errors import InputError
 from nanogpt.sampling import SamplingPolicy, sampling_uniforms
-from nanogpt.tokenizer import CharTokenizer
+from nanogpt.tokenizer import Tokenizer, decode_stream, find_tokenizer
 
 
 class LanguageModel:
     """A model and its tokenizer. Tokens are int32; losses are in nats; everything else is float32."""
 
     def __init__(
-        self, backend: Backend, config: ModelConfig, tokenizer: CharTokenizer, metadata: dict[str, Any]
+        self, backend: Backend, config: ModelConfig, tokenizer: Tokenizer, metadata: dict[str, Any]
     ) -> None:
         self.backend = backend
         self.config = config
@@ -65,16 +65,16 @@ class LanguageModel:
         Raises InputError for an empty prompt, an unknown character or an option out of range.
         """
         policy = SamplingPolicy(temperature, top_k, top_p)
-        if not prompt:
-            raise InputError("the prompt is empty: the model needs a character to go on from")
         if max_tokens < 0:
             raise InputError(f"max_tokens {max_tokens} is out of range: it must be at least 0")
         if not 0 <= seed < 2**32:
             raise InputError(f"seed {seed} is out of range: it must be at least 0 and below 2**32")
         prompt_BT = self.tokenizer.encode(prompt)[None]
+        if not prompt_BT.size:
+            raise InputError("the prompt is empty or unknown to the tokenizer: the model goes on from tokens")
         uniforms_BN = sampling_uniforms(seed, [sample], max_tokens)
-        for tokens_BN in self.backend.generate(prompt_BT, uniforms_BN, policy):
-            yield self.tokenizer.decode(tokens_BN[0])
+        blocks = (tokens_BN[0] for tokens_BN in self.backend.generate(prompt_BT, uniforms_BN, policy))
+        yield from decode_stream(self.tokenizer, prompt_BT[0], blocks)
 
     def _checked(self, tokens_BT: np.ndarray) -> np.ndarray:
         tokens_BT = np.asarray(tokens_BT, np.int32)
@@ -103,16 +103,24 @@ def load(
 ) -> LanguageModel:
     """The model of a run: `checkpoint` is latest, best or a step. Raises InputError where there is none."""
     run_directory = Path(run_directory).expanduser()
-    if not (run_directory / "checkpoints").is_dir():
-        raise InputError(f"{run_directory} holds no run: it has no folder checkpoints (train.py makes one)")
     # Before the checkpoints, so that a jax backend still finds its GPU.
     backend_class = load_backend(backend)
-    checkpoints = Checkpoints(run_directory / "checkpoints", read_only=True)
-    state, metadata = checkpoints.restore(_chosen_step(checkpoints, str(checkpoint)))
-    checkpoints.close()
+    state, metadata = read_checkpoint(run_directory, checkpoint)
     config = ModelConfig(**metadata["config"]["model"])
-    tokenizer = CharTokenizer(metadata["vocabulary"])
+    tokenizer = find_tokenizer(run_directory, metadata["vocabulary"], config.vocab_size)
     return LanguageModel(backend_class(config, None, state, device=device), config, tokenizer, metadata)
+
+
+def read_checkpoint(
+    run_directory: Path, checkpoint: str | int = "latest"
+) -> tuple[TrainingState, dict[str, Any]]:
+    """A checkpoint of a run, chosen as by `load`, and its metadata."""
+    if not (run_directory / "checkpoints").is_dir():
+        raise InputError(f"{run_directory} holds no run: it has no folder checkpoints (train.py makes one)")
+    checkpoints = Checkpoints(run_directory / "checkpoints", read_only=True)
+    restored = checkpoints.restore(_chosen_step(checkpoints, str(checkpoint)))
+    checkpoints.close()
+    return restored
 
 
 def _chosen_step(checkpoints: Checkpoints, wanted: str) -> int:

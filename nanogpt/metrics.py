@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 
 class Metrics:
     """`metrics.jsonl`: one object a line, every step at most once.
 
     Keys: step; loss of that step's batch; train_loss and val_loss (null between evaluations);
-    learning_rate of that step's update; tokens_per_second; elapsed seconds. Losses in nats.
+    learning_rate of that step's update; tokens_per_second; mfu, the share of the card's peak (null for a card
+    that is not known); elapsed seconds. Losses in nats.
     """
 
     def __init__(self, file: Path, last_step: int) -> None:
@@ -80,12 +81,12 @@ class Reporter:
             TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
             BarColumn(bar_width=24),
             TextColumn("{task.description}"),
-            _Speed(),
+            TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(),
         ]
         with Progress(*columns, console=self._console, transient=True, speed_estimate_period=120) as progress:
             self._progress = progress
-            progress.add_task("", total=max_iters, completed=step, tokens_per_second=0.0)
+            progress.add_task("", total=max_iters, completed=step, speed="")
             yield
             self._progress = None
 
@@ -96,19 +97,15 @@ class Reporter:
         self._smoothed = loss if math.isnan(self._smoothed) else 0.98 * self._smoothed + 0.02 * loss
         if self._progress:
             task = self._progress.task_ids[0]
-            speed = record["tokens_per_second"]
             description = f"loss {self._smoothed:.4f}"
             self._progress.update(
-                task, completed=record["step"], description=description, tokens_per_second=speed
+                task, completed=record["step"], description=description, speed=_speed(record)
             )
 
     def line(self, record: dict[str, Any]) -> None:
         """At a log interval: a plain line, where there is no live one."""
         if not self._progress:
-            self.say(
-                f"step {record['step']:6,}  loss {record['loss']:.4f}  "
-                f"{record['tokens_per_second']:,.0f} tokens/s"
-            )
+            self.say(f"step {record['step']:6,}  loss {record['loss']:.4f}  {_speed(record)}")
 
     def evaluation(self, record: dict[str, Any], sample: str) -> None:
         self.say(
@@ -118,7 +115,6 @@ class Reporter:
         self.say("".join(f"    | {line}\n" for line in sample.strip().splitlines()))
 
 
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Any:
-        speed = task.fields["tokens_per_second"]
-        return f"{speed:,.0f} tokens/s" if speed else ""
+def _speed(record: dict[str, Any]) -> str:
+    speed = f"{record['tokens_per_second']:,.0f} tokens/s"
+    return speed if record["mfu"] is None else f"{speed}, {record['mfu']:.0%} MFU"

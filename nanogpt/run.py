@@ -4,6 +4,7 @@ out/shakespeare/
     config.json      the flags, as the next start takes them over
     metrics.jsonl    what was measured (metrics.py)
     checkpoints/     what it goes on from (checkpoint.py)
+    tokenizer.json   of an imported model whose tokens are not characters (huggingface.py)
 """
 
 import json
@@ -17,7 +18,7 @@ from nanogpt.config import Config, ModelConfig, RunConfig, TrainingConfig, diffe
 from nanogpt.data import Corpus, Splits, load_corpus
 from nanogpt.errors import InputError
 from nanogpt.metrics import Metrics, Reporter, write_atomically
-from nanogpt.tokenizer import CharTokenizer
+from nanogpt.tokenizer import CharTokenizer, Tokenizer, find_tokenizer
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Run:
     out_dir: Path
     config: Config
     corpus: Corpus
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     splits: Splits
     checkpoints: Checkpoints
     metrics: Metrics
@@ -54,15 +55,22 @@ def open_run(config: Config, out_dir: Path, *, resume: str, backend: str, report
     """The run in `out_dir`: at its newest good checkpoint, or at its beginning.
 
     With `resume` "never" an old run is first moved aside. Raises InputError when the checkpoint is of another
-    model, vocabulary or text, listing each difference, and when no checkpoint can be read.
+    model or text, listing each difference, and when no checkpoint can be read.
     """
     corpus = load_corpus(config.run.data)
-    tokenizer = CharTokenizer.from_text(corpus.text)
+    newest = _newest_good(out_dir / "checkpoints", reporter) if resume == "auto" else None
+    tokenizer, vocab_size = _tokenizer(out_dir, corpus, newest[1] if newest else None)
     config = replace(
         config,
-        model=replace(config.model, vocab_size=tokenizer.vocab_size),
+        model=replace(config.model, vocab_size=vocab_size),
         run=replace(config.run, data=corpus.name),
     )
+    if newest:
+        state, saved = newest
+        _compare(config, corpus, backend, saved, reporter)
+    else:
+        state = TrainingState.initial(config.model, config.training.seed)
+        saved = {"data": None, "elapsed": 0.0}
     splits = Splits.of(corpus, tokenizer, config.model.block_size)
     if resume == "never":
         _move_aside(out_dir, reporter)
@@ -71,14 +79,9 @@ def open_run(config: Config, out_dir: Path, *, resume: str, backend: str, report
     except OSError as error:
         raise InputError(f"the folder {out_dir} can't be made: {error.strerror}") from None
     checkpoints = Checkpoints(out_dir / "checkpoints")
-    newest = _newest_good(checkpoints, reporter)
-    if newest:
-        state, saved = newest
-        _compare(config, corpus, tokenizer, backend, saved, reporter)
-    else:
-        state, saved = TrainingState.initial(config.model, config.training.seed), {"elapsed": 0.0}
     write_atomically(out_dir / "config.json", json.dumps(asdict(config), indent=2) + "\n")
-    metrics = Metrics(out_dir / "metrics.jsonl", state.step if newest else -1)
+    # Without data, as in an import, nothing was measured yet.
+    metrics = Metrics(out_dir / "metrics.jsonl", state.step if saved["data"] else -1)
     elapsed = saved["elapsed"]
     return Run(
         out_dir, config, corpus, tokenizer, splits, checkpoints, metrics, state, elapsed, newest is not None
@@ -107,8 +110,20 @@ def config_from_dict(values: dict[str, Any]) -> Config:
     )
 
 
-def _newest_good(checkpoints: Checkpoints, reporter: Reporter) -> tuple[TrainingState, dict[str, Any]] | None:
+def _tokenizer(out_dir: Path, corpus: Corpus, saved: dict[str, Any] | None) -> tuple[Tokenizer, int]:
+    """The run's own tokenizer (an imported one may know more than the text has), or the text's; and V."""
+    if saved:
+        vocab_size = saved["config"]["model"]["vocab_size"]
+        return find_tokenizer(out_dir, saved["vocabulary"], vocab_size), vocab_size
+    tokenizer = CharTokenizer.from_text(corpus.text)
+    return tokenizer, tokenizer.vocab_size
+
+
+def _newest_good(directory: Path, reporter: Reporter) -> tuple[TrainingState, dict[str, Any]] | None:
     """The newest checkpoint that is as it was saved; damaged ones are moved aside, if there is a good one."""
+    if not directory.is_dir():
+        return None
+    checkpoints = Checkpoints(directory, read_only=True)
     steps = checkpoints.steps
     damaged: list[tuple[int, InputError]] = []
     for step in reversed(steps):
@@ -128,7 +143,6 @@ def _newest_good(checkpoints: Checkpoints, reporter: Reporter) -> tuple[Training
 def _compare(
     config: Config,
     corpus: Corpus,
-    tokenizer: CharTokenizer,
     backend: str,
     saved: dict[str, Any],
     reporter: Reporter,
@@ -136,12 +150,10 @@ def _compare(
     """Refuse what would make another run of this one; print what changes within it."""
     old = config_from_dict(saved["config"])
     refused = fixed_differences(old.model, config.model)
-    if saved["vocabulary"] != tokenizer.vocabulary:
-        refused.append(f"vocabulary: {len(saved['vocabulary'])} characters -> {tokenizer.vocab_size} others")
     fingerprint = corpus.fingerprint
     refused += [
         f"data {name}: {value} -> {fingerprint[name]}"
-        for name, value in saved["data"].items()
+        for name, value in (saved["data"] or {}).items()  # an import has no data yet
         if value != fingerprint[name]
     ]
     if refused:
@@ -152,7 +164,7 @@ def _compare(
         )
     changed = differences(old.model, config.model) + differences(old.training, config.training)
     changed += [d for d in differences(old.run, config.run) if not d.startswith("backend")]
-    if saved["backend"] != backend:
+    if saved["backend"] not in (None, backend):
         changed.append(f"backend: {saved['backend']} -> {backend}")
     for change in changed:
         reporter.say(f"changed  {change}")

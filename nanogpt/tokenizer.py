@@ -1,10 +1,27 @@
-"""Characters to tokens and back."""
+"""Text to tokens and back: character by character, or as a `tokenizer.json` has it."""
 
 import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NoReturn, Protocol
 
 import numpy as np
 
-from nanogpt.errors import InputError
+from nanogpt.errors import InputError, told_in_a_line
+
+
+class Tokenizer(Protocol):
+    """What the tokens of a model mean."""
+
+    @property
+    def vocabulary(self) -> str | None:
+        """The characters of a CharTokenizer, which a checkpoint keeps; None for any other."""
+
+    def encode(self, text: str) -> np.ndarray:
+        """Tokens of `text`: int32 `[T]`."""
+
+    def decode(self, tokens_T: np.ndarray) -> str:
+        """The text of tokens `[T]`."""
 
 
 class CharTokenizer:
@@ -41,6 +58,78 @@ class CharTokenizer:
     def decode(self, tokens_T: np.ndarray) -> str:
         """The text of tokens `[T]`."""
         return "".join(map(chr, self._code_points[np.asarray(tokens_T)]))
+
+
+class FileTokenizer:
+    """The tokenizer of a `tokenizer.json`, at work in Hugging Face's library tokenizers."""
+
+    vocabulary = None
+
+    def __init__(self, file: Path) -> None:
+        try:
+            import tokenizers
+        except ImportError:
+            raise InputError(
+                f'to read {file}, install tokenizers: pip install -c constraints.txt -e ".[huggingface]"'
+            ) from None
+        with told_in_a_line(f"{file} can't be read"):
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.vocab_size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Tokens of `text` and no special ones around it: int32 `[T]`."""
+        with told_in_a_line(f"the text {text[:40]!a} can't be encoded"):  # a lone surrogate
+            return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+
+    def decode(self, tokens_T: np.ndarray) -> str:
+        """The text of tokens `[T]`, special ones included; a padded vocabulary's last tokens have none."""
+        return self._tokenizer.decode(np.asarray(tokens_T).tolist(), skip_special_tokens=False)
+
+
+class NoTokenizer:
+    """Of a model that came without one: token ids alone go in and out."""
+
+    vocabulary = None
+
+    def encode(self, text: str) -> NoReturn:
+        raise InputError("this model came without a tokenizer.json: it takes token ids, and no text")
+
+    def decode(self, tokens_T: np.ndarray) -> NoReturn:
+        raise InputError("this model came without a tokenizer.json: its token ids have no text")
+
+
+def find_tokenizer(folder: Path, vocabulary: str | None, vocab_size: int) -> Tokenizer:
+    """The tokenizer of a model: of its characters, else of the `tokenizer.json` in its folder, else none.
+
+    Raises InputError when that file can't be read or has more than the model's `vocab_size` tokens.
+    """
+    if vocabulary is not None:
+        return CharTokenizer(vocabulary)
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return NoTokenizer()
+    tokenizer = FileTokenizer(file)
+    if tokenizer.vocab_size > vocab_size:
+        raise InputError(f"{file} has {tokenizer.vocab_size:,} tokens, but the model {vocab_size:,}")
+    return tokenizer
+
+
+def decode_stream(tokenizer: Tokenizer, prompt_T: np.ndarray, blocks: Iterable[np.ndarray]) -> Iterator[str]:
+    """The text that blocks of tokens `[n]` add to a prompt, as they come.
+
+    Each time all is decoded anew: what a token says may depend on those before it.
+    """
+    tokens_N, told = prompt_T, len(tokenizer.decode(prompt_T))
+    for tokens_n in blocks:
+        tokens_N = np.append(tokens_N, tokens_n)
+        # A character whose bytes are not all there yet waits for them.
+        text = tokenizer.decode(tokens_N).rstrip("\ufffd")
+        yield text[told:]
+        told = max(told, len(text))
+    if rest := tokenizer.decode(tokens_N)[told:]:
+        yield rest
 
 
 def _code_points(text: str) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 from nanogpt.backend import MAX_STEPS_PER_CALL, Backend
 from nanogpt.config import learning_rate_at
 from nanogpt.errors import InputError
+from nanogpt.hardware import model_flops_utilization
 from nanogpt.language_model import LanguageModel, mean_loss
 from nanogpt.metrics import Reporter
 from nanogpt.randomness import dropout_keys
@@ -42,6 +43,7 @@ class Training:
             "loss": None,
             "learning_rate": None,
             "tokens_per_second": None,
+            "mfu": None,
         }
         self._begun = time.monotonic() - run.elapsed
         self._steps_per_call = 1
@@ -94,6 +96,8 @@ class Training:
         losses_K = dispatch.read_losses()
         seconds = self._pace(dispatch.first, dispatch.first + len(losses_K))
         speed = round(self.config.batch_size * self.run.splits.block_size / seconds)
+        config = self.run.config
+        mfu = model_flops_utilization(config.model, speed, self.backend.device_name, config.run.dtype)
         for step, loss in enumerate(losses_K.tolist(), dispatch.first + 1):
             if not math.isfinite(loss):
                 raise InputError(
@@ -101,7 +105,13 @@ class Training:
                     "from the last checkpoint or anew"
                 )
             rate = learning_rate_at(step - 1, self.config)
-            self._last = {"step": step, "loss": loss, "learning_rate": rate, "tokens_per_second": speed}
+            self._last = {
+                "step": step,
+                "loss": loss,
+                "learning_rate": rate,
+                "tokens_per_second": speed,
+                "mfu": mfu,
+            }
             if step % self.config.log_interval == 0 and not self._is_evaluated(step):
                 self._record(None, None)
                 self.reporter.line(self._last)
@@ -131,10 +141,11 @@ class Training:
         record = self._record(train_loss, val_loss)
         self._save()
         model = LanguageModel(self.backend, self.run.config.model, self.run.tokenizer, {})
-        prompt = "\n" if "\n" in self.run.tokenizer.vocabulary else self.run.tokenizer.vocabulary[0]
+        tokenizer = self.run.tokenizer
+        prompt = "\n" if "\n" in (tokenizer.vocabulary or "") else tokenizer.decode(splits.train_N[:1])
         if not self.reporter.quiet:
-            sample = model.stream(prompt, max_tokens=SAMPLE_TOKENS, seed=self.config.seed)
-            self.reporter.evaluation(record, "".join(sample))
+            sample = model.generate(prompt, max_tokens=SAMPLE_TOKENS, seed=self.config.seed)
+            self.reporter.evaluation(record, sample)
 
     def _record(self, train_loss: float | None, val_loss: float | None) -> dict[str, float | int | None]:
         losses = {"train_loss": train_loss, "val_loss": val_loss}

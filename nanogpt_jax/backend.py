@@ -14,6 +14,7 @@ from nanogpt.backend import MAX_STEPS_PER_CALL, TrainingState, micro_batch_rows,
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.sampling import TOKENS_PER_BLOCK, SamplingPolicy, token_blocks
 from nanogpt.weights import Weights
+from nanogpt_jax.attention import attend_in_chunks
 from nanogpt_jax.generation import continue_text, fill
 from nanogpt_jax.model import GPT, Block, token_losses
 from nanogpt_jax.optimizer import Arrays, Optimizer
@@ -37,10 +38,11 @@ class Backend:
         dtype: str = "float32",
         compile: bool = False,  # jax always compiles
     ) -> None:
-        _configure()
-        self.config, self.dtype = config, jnp.dtype(dtype)
+        _configure(tf32=dtype == "tf32")
+        self.config, self.dtype = config, jnp.dtype("float32" if dtype == "tf32" else dtype)
         self._device = _find(device)
         self.device = {"gpu": "cuda"}.get(self._device.platform, self._device.platform)
+        self.device_name = self._device.device_kind
         # The structure alone, without computing weights that are replaced at once.
         model = nnx.eval_shape(lambda: GPT(config, rngs=nnx.Rngs(0)))
         self._graph, shapes = nnx.split(model)
@@ -53,11 +55,11 @@ class Backend:
         self._train = jax.jit(self._train_steps, donate_argnums=(0, 1), compiler_options=options)
         self._gradients = jax.jit(self._loss_and_gradients, compiler_options=options)
         self._losses = jax.jit(self._token_losses)
-        self._logits = jax.jit(lambda weights, tokens_BT: self._model(weights)(tokens_BT))
+        self._logits = jax.jit(lambda weights, tokens_BT: self._fast_model(weights)(tokens_BT))
         self._attention = jax.jit(lambda weights, tokens_BT: self._model(weights).attention(tokens_BT))
-        self._fill = jax.jit(lambda weights, *args: fill(self._model(weights), config, *args))
+        self._fill = jax.jit(lambda weights, *args: fill(self._fast_model(weights), config, *args))
         self._continue = jax.jit(
-            lambda weights, policy, *args: continue_text(self._model(weights), policy, *args),
+            lambda weights, policy, *args: continue_text(self._fast_model(weights), policy, *args),
             static_argnums=1,
             donate_argnums=(2, 4),
         )
@@ -131,10 +133,17 @@ class Backend:
         flat = [(self._paths[name], nnx.Param(w.astype(self.dtype))) for name, w in weights.items()]
         return nnx.merge(self._graph, nnx.from_flat_state(flat))
 
+    def _fast_model(self, weights: Arrays) -> GPT:
+        model = self._model(weights)
+        for block in model.blocks if self.device == "cpu" else ():
+            attention = block.attention
+            attention.attend = partial(attend_in_chunks, attention.attend, attention.weights_dropout)
+        return model
+
     def _token_losses(
         self, weights: Arrays, tokens_BT1: jax.Array, keys_B2: jax.Array | None = None
     ) -> jax.Array:
-        model = self._model(weights)
+        model = self._fast_model(weights)
         model.blocks = nnx.List([_Barrier(block) for block in model.blocks])
         logits_BTV = model(tokens_BT1[:, :-1], keys_B2)
         return token_losses(logits_BTV, tokens_BT1[:, 1:])
@@ -192,9 +201,9 @@ class _Barrier(nnx.Module):
         return jax.lax.optimization_barrier(self.block(x_BTC, keys_B2))
 
 
-def _configure() -> None:
-    # float32 means float32: on CUDA, jax would else take TF32 for products.
-    jax.config.update("jax_default_matmul_precision", "highest")
+def _configure(tf32: bool) -> None:
+    # float32 means float32: on CUDA, jax would else take TF32 for products unasked.
+    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
     # Programs are kept from run to run, so that the second start takes no compilation.
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("nanogpt") + "/jax")

@@ -15,10 +15,13 @@ class Dropout(nnx.Module):
     def __init__(self, rate: float) -> None:
         self.rate = rate
 
-    def __call__(self, x: jax.Array, keys_B2: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, keys_B2: jax.Array | None = None, index: jax.Array | None = None
+    ) -> jax.Array:
+        """`x` `[B, ...]`; `index` says where its elements stand in a row, if it is not whole rows."""
         if keys_B2 is None or self.rate == 0:
             return x
-        keep = keep_mask(keys_B2, x.shape[1:], self.rate)
+        keep = keep_mask(keys_B2, positions(x.shape[1:]) if index is None else index, self.rate)
         return jnp.where(keep, x * (1 / (1 - self.rate)), 0)
 
 
@@ -29,10 +32,14 @@ def fold_in(keys_B2: jax.Array | None, number: int) -> jax.Array | None:
     return mix(keys_B2 * jnp.uint32(0x9E3779B1) + jnp.uint32(number + 1))
 
 
-def keep_mask(keys_B2: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
-    """Which elements to keep: bool `[B, *shape]` (nanogpt.randomness.keep_mask, traced)."""
-    index = jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(1, *shape)
-    first_B, second_B = (keys_B2[:, half].reshape(-1, *[1] * len(shape)) for half in range(2))
+def positions(shape: tuple[int, ...]) -> jax.Array:
+    """Where each element stands in a row of `shape`: uint32 `[1, *shape]`."""
+    return jnp.arange(math.prod(shape), dtype=jnp.uint32).reshape(1, *shape)
+
+
+def keep_mask(keys_B2: jax.Array, index: jax.Array, rate: float) -> jax.Array:
+    """Which elements at `index` `[1, ...]` to keep: bool `[B, ...]` (nanogpt.randomness.keep_mask)."""
+    first_B, second_B = (keys_B2[:, half].reshape(-1, *[1] * (index.ndim - 1)) for half in range(2))
     bits = mix(mix(index ^ first_B) + second_B)
     return jax.lax.bitcast_convert_type(bits, jnp.int32) >= keep_threshold(rate)
 

@@ -1,6 +1,5 @@
 """The model at work in torch: devices, precision, compilation, micro-batches. See nanogpt.backend.Backend."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -10,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from nanogpt.backend import TrainingState, micro_batch_rows, unavailable_device
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.randomness import normals
 from nanogpt.sampling import SamplingPolicy, token_blocks
 from nanogpt.weights import Weights
+from nanogpt_torch.attention import attend_fused, attend_in_chunks, fused_attention_is_right
 from nanogpt_torch.generation import continue_text, fill
-from nanogpt_torch.model import GPT, attention_weights, token_losses
+from nanogpt_torch.model import GPT, token_losses
 from nanogpt_torch.optimizer import Optimizer
 
 
@@ -37,11 +35,12 @@ class Backend:
         dtype: str = "float32",
         compile: bool = False,
     ) -> None:
-        # float32 means float32: no TF32 for products on CUDA.
-        torch.set_float32_matmul_precision("highest")
-        self.config, self.dtype = config, getattr(torch, dtype)
+        # float32 means float32: TF32 for CUDA's products only where it was asked for.
+        torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
+        self.config, self.dtype = config, getattr(torch, "float32" if dtype == "tf32" else dtype)
         self.device = _find(device)
-        self._fused = _fused_attention_is_right(config, self.device, self.dtype)
+        self.device_name = torch.cuda.get_device_name() if self.device == "cuda" else self.device
+        self._fused = fused_attention_is_right(config, self.device, self.dtype)
         self.model = self._build(torch.float32)
         self._parameters = dict(_canonical(self.model))
         self._compiled = compile
@@ -142,10 +141,12 @@ class Backend:
 
     def _build(self, dtype: torch.dtype) -> GPT:
         model = GPT(self.config).to(self.device, dtype)
-        if self._fused:
-            for block in model.blocks:
-                attention: Any = block.attention
-                attention.attend = partial(_attend, attention.attend, self.config.dropout)
+        for block in model.blocks:
+            attention: Any = block.attention
+            if self.device == "cpu":
+                attention.attend = partial(attend_in_chunks, attention.attend, attention.weights_dropout)
+            if self._fused:
+                attention.attend = partial(attend_fused, attention.attend, attention.weights_dropout)
         return model
 
     @contextmanager
@@ -184,54 +185,6 @@ def _find(device: str) -> str:
     if device not in names:
         raise unavailable_device("torch", device, names)
     return device
-
-
-def _attend(
-    plain: Callable[..., Tensor],
-    dropout: float,
-    query_BHTD: Tensor,
-    key_BHSD: Tensor,
-    value_BHSD: Tensor,
-    first: int = 0,
-    keys_B2: Tensor | None = None,
-) -> Tensor:
-    """MultiHeadAttention.attend by torch's fused kernel, which knows neither our dropout nor a cache."""
-    if first > 0 or (keys_B2 is not None and dropout > 0):
-        return plain(query_BHTD, key_BHSD, value_BHSD, first, keys_B2)
-    return _fused_attention(query_BHTD, key_BHSD, value_BHSD)
-
-
-def _fused_attention(query_BHTD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor) -> Tensor:
-    # On MPS the kernel is wrong on anything that is not contiguous (pytorch#163597).
-    query_BHTD, key_BHSD, value_BHSD = (x.contiguous() for x in (query_BHTD, key_BHSD, value_BHSD))
-    return F.scaled_dot_product_attention(query_BHTD, key_BHSD, value_BHSD, is_causal=True)
-
-
-@torch.no_grad()
-def _fused_attention_is_right(config: ModelConfig, device: str, dtype: torch.dtype) -> bool:
-    """Whether the fused kernel equals the plain definition here, and lets no position see a later one.
-
-    On MPS in half precision it once did (pytorch#195910). A line of notice says where it is not used.
-    """
-    T, D = config.block_size, config.n_embd // config.n_head
-    query, key, value = (
-        torch.from_numpy(normals(0, f"self-test/{name}", 0, T * D)).reshape(1, 1, T, D).to(device, dtype)
-        for name in ("query", "key", "value")
-    )
-    before = _fused_attention(query, key, value)
-    plain = attention_weights(query, key) @ value
-    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
-    right = bool((before - plain).abs().max() <= tolerance)
-    for t in (T - 1, T // 2, 1):
-        # From the end on, so that what was changed before lies behind t.
-        key[:, :, t:] += 1
-        value[:, :, t:] -= 1
-        right &= torch.equal(_fused_attention(query, key, value)[:, :, :t], before[:, :, :t])
-    if not right:
-        print(
-            f"torch's fused attention is wrong on {device} in {dtype}: taking the plain one", file=sys.stderr
-        )
-    return right
 
 
 def _canonical(module: nn.Module) -> Iterator[tuple[str, tuple[Tensor, bool]]]:

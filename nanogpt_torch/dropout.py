@@ -15,10 +15,11 @@ class Dropout(nn.Module):
         super().__init__()
         self.rate = rate
 
-    def forward(self, x: Tensor, keys_B2: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, keys_B2: Tensor | None = None, index: Tensor | None = None) -> Tensor:
+        """`x` `[B, ...]`; `index` says where its elements stand in a row, if it is not whole rows."""
         if keys_B2 is None or self.rate == 0:
             return x
-        keep = keep_mask(keys_B2, x.shape[1:], self.rate)
+        keep = keep_mask(keys_B2, positions(x.shape[1:], x.device) if index is None else index, self.rate)
         return torch.where(keep, x * (1 / (1 - self.rate)), 0)
 
 
@@ -29,10 +30,14 @@ def fold_in(keys_B2: Tensor | None, number: int) -> Tensor | None:
     return mix(keys_B2 * _signed(0x9E3779B1) + (number + 1))
 
 
-def keep_mask(keys_B2: Tensor, shape: tuple[int, ...], rate: float) -> Tensor:
-    """Which elements to keep: bool `[B, *shape]` (nanogpt.randomness.keep_mask, on a device)."""
-    index = torch.arange(math.prod(shape), dtype=torch.int32, device=keys_B2.device).reshape(1, *shape)
-    first_B, second_B = (keys_B2[:, half].reshape(-1, *[1] * len(shape)) for half in range(2))
+def positions(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each element stands in a row of `shape`: int32 `[1, *shape]`."""
+    return torch.arange(math.prod(shape), dtype=torch.int32, device=device).reshape(1, *shape)
+
+
+def keep_mask(keys_B2: Tensor, index: Tensor, rate: float) -> Tensor:
+    """Which elements at `index` `[1, ...]` to keep: bool `[B, ...]` (nanogpt.randomness.keep_mask)."""
+    first_B, second_B = (keys_B2[:, half].reshape(-1, *[1] * (index.ndim - 1)) for half in range(2))
     bits = mix(mix(index ^ first_B).add_(second_B))
     return bits >= keep_threshold(rate)
 

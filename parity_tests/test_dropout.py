@@ -16,10 +16,11 @@ from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.randomness import dropout_keys, fold_in, keep_mask
 from parity_tests.twins import Report, Twins, thorough_except
 
-CONFIG = ModelConfig(vocab_size=11, block_size=6, n_layer=2, n_head=2, n_embd=8, dropout=0.3)
+# Windows long enough for attention in chunks.
+CONFIG = ModelConfig(vocab_size=11, block_size=40, n_layer=2, n_head=2, n_embd=8, dropout=0.3)
 TRAINING = TrainingConfig(batch_size=6)
 STEPS, FIRST = 3, 40
-Masks = dict[tuple[int, int], np.ndarray]
+Masks = dict[tuple[int, int], np.ndarray]  # flat, by key: 1 kept, 0 dropped, -1 never asked for
 
 
 def expected_masks() -> Masks:
@@ -31,13 +32,16 @@ def expected_masks() -> Masks:
         for layer in range(CONFIG.n_layer):
             for site, shape in enumerate([(H, T, T), (T, C), (T, C)]):
                 site_keys_B2 = fold_in(fold_in(keys_B2, layer), site)
-                record(masks, site_keys_B2, keep_mask(site_keys_B2, shape, CONFIG.dropout))
+                kept = keep_mask(site_keys_B2, shape, CONFIG.dropout)
+                record(masks, site_keys_B2, np.arange(kept[0].size), kept)
     return masks
 
 
-def record(masks: Masks, keys_B2: np.ndarray, mask_B: np.ndarray) -> None:
-    for key, mask in zip(np.asarray(keys_B2).view(np.uint32), np.asarray(mask_B), strict=True):
-        masks[int(key[0]), int(key[1])] = mask
+def record(masks: Masks, keys_B2: np.ndarray, index: np.ndarray, kept_B: np.ndarray) -> None:
+    size = CONFIG.n_head * CONFIG.block_size**2
+    for key, kept in zip(np.asarray(keys_B2).view(np.uint32), np.asarray(kept_B), strict=True):
+        mask = masks.setdefault((int(key[0]), int(key[1])), np.full(size, -1, np.int8))
+        mask[np.asarray(index).reshape(-1)] = kept.reshape(-1)
 
 
 def used_masks(name: str, rows: int, device: str, monkeypatch: pytest.MonkeyPatch) -> Masks:
@@ -47,14 +51,14 @@ def used_masks(name: str, rows: int, device: str, monkeypatch: pytest.MonkeyPatc
     backend: Any = {"jax": nanogpt_jax.backend, "torch": nanogpt_torch.backend}[name]
     original = dropout.keep_mask
 
-    def of_jax(keys_B2: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
-        mask = original(keys_B2, shape, rate)
-        jax.debug.callback(lambda *arrays: record(masks, *arrays), keys_B2, mask)
+    def of_jax(keys_B2: jax.Array, index: jax.Array, rate: float) -> jax.Array:
+        mask = original(keys_B2, index, rate)
+        jax.debug.callback(lambda *arrays: record(masks, *arrays), keys_B2, index, mask)
         return mask
 
-    def of_torch(keys_B2: torch.Tensor, shape: tuple[int, ...], rate: float) -> torch.Tensor:
-        mask = original(keys_B2, shape, rate)
-        record(masks, keys_B2.cpu().numpy(), mask.cpu().numpy())
+    def of_torch(keys_B2: torch.Tensor, index: torch.Tensor, rate: float) -> torch.Tensor:
+        mask = original(keys_B2, index, rate)
+        record(masks, *(array.cpu().numpy() for array in (keys_B2, index, mask)))
         return mask
 
     monkeypatch.setattr(dropout, "keep_mask", {"jax": of_jax, "torch": of_torch}[name])
@@ -78,8 +82,14 @@ def test_every_site_of_a_training_step_uses_the_numpy_mask(
     masks, expected = used_masks(backend, rows, device, monkeypatch), expected_masks()
     assert len(expected) == STEPS * TRAINING.batch_size * CONFIG.n_layer * 3
     assert masks.keys() == expected.keys()
+    past_TS = np.tril(np.ones((CONFIG.block_size,) * 2, bool))
     for key, mask in expected.items():
-        np.testing.assert_array_equal(masks[key], mask)
+        asked = masks[key] >= 0
+        np.testing.assert_array_equal(masks[key][asked], mask[asked])
+        # All that is ever looked at: of the attention weights those of the past, of the others everything.
+        is_attention = (mask >= 0).all()
+        needed = np.tile(past_TS, (CONFIG.n_head, 1, 1)).reshape(-1) if is_attention else mask >= 0
+        assert asked[needed].all()
 
 
 @pytest.mark.thorough
@@ -93,7 +103,7 @@ def test_gradients_do_not_depend_on_the_micro_batch(
     for rows in (6, 2):
         monkeypatch.setattr(module, "micro_batch_rows", lambda *_, rows=rows: rows)
         twins = Twins.of(CONFIG, TRAINING, device)
-        gradients.append(getattr(twins, backend).gradients(twins.tokens(6, 7), keys_B2)[1])
+        gradients.append(getattr(twins, backend).gradients(twins.tokens(6, 41), keys_B2)[1])
     for name, expected in gradients[0].items():
         report.compare("gradients", f"{backend}, {name}, by micro-batches", gradients[1][name], expected)
 
@@ -104,7 +114,7 @@ def test_compiled_torch_blocks_drop_the_same(device: str, report: Report) -> Non
     """The masks inside a compiled block can't be taken out; one wrong bit would change the gradients."""
     twins = Twins.of(CONFIG, TRAINING, device)
     compiled = nanogpt_torch.backend.Backend(CONFIG, TRAINING, twins.initial, device=device, compile=True)
-    batch = (twins.tokens(6, 7), dropout_keys(1, 2, np.arange(6)))
+    batch = (twins.tokens(6, 41), dropout_keys(1, 2, np.arange(6)))
     loss, gradients = compiled.gradients(*batch)
     expected_loss, expected = twins.jax.gradients(*batch)
     report.compare("loss", "torch compiled, with dropout", loss, expected_loss)

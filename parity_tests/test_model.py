@@ -1,16 +1,27 @@
 """One forward and one backward pass: everything the twins compute, against each other and against float64."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import nanogpt_jax.attention
+import nanogpt_jax.backend
+import nanogpt_jax.model
+import nanogpt_torch.attention
 import nanogpt_torch.backend
 import nanogpt_torch.model
 from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.randomness import dropout_keys, normals
 from parity_tests import reference
 from parity_tests.twins import Report, Twins, compare_models, relative_error, thorough_except
 
@@ -86,23 +97,62 @@ def test_attention_looks_back_and_sums_to_one(backend: str, device: str) -> None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("backend", "attention"), [("jax", "plain"), ("torch", "plain"), ("torch", "fused")])
+@pytest.mark.parametrize(
+    ("backend", "attention"),
+    [("jax", "plain"), ("jax", "chunks"), ("torch", "plain"), ("torch", "chunks"), ("torch", "fused")],
+)
 def test_the_future_changes_nothing(
     backend: str, attention: str, dtype: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if attention != "fused":
+        monkeypatch.setattr(nanogpt_torch.backend, "fused_attention_is_right", lambda *_: False)
     if attention == "plain":
-        monkeypatch.setattr(nanogpt_torch.backend, "_fused_attention_is_right", lambda *_: False)
-    twins = Twins.of(CONFIGS["small"], TrainingConfig(), device)
+        for module in (nanogpt_jax.backend, nanogpt_torch.backend):
+            monkeypatch.setattr(module, "attend_in_chunks", lambda plain, dropout, *args: plain(*args))
+    twins = Twins.of(replace(CONFIGS["small"], block_size=40), TrainingConfig(), device)
     of = getattr(twins, backend)
     model = type(of)(twins.config, None, twins.initial, device=of.device, dtype=dtype)
-    tokens_BT = twins.tokens(2, 16)
+    tokens_BT = twins.tokens(2, 40)
     before = model.logits(tokens_BT)
-    for t in (1, 7, 15):
+    for t in (1, 7, 21, 39):
         changed = tokens_BT.copy()
         changed[:, t] = (changed[:, t] + 1) % twins.config.vocab_size
         after = model.logits(changed)
         assert (after[:, :t] == before[:, :t]).all()
         assert (after[:, t:] != before[:, t:]).any()
+
+
+@pytest.mark.parametrize("T", [8, 32, 33, 100])
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_attention_in_chunks_is_the_plain_one(backend: str, T: int, report: Report) -> None:
+    """Heads, and their gradients by queries, keys and values, with dropout."""
+    B, H, D = 2, 3, 8
+    keys_B2 = dropout_keys(1, 2, np.arange(B))
+    arrays = [normals(1, name, 0, B * H * T * D).reshape(B, H, T, D) for name in ("q", "k", "v", "out")]
+    config = ModelConfig(5, T, 1, H, H * D, dropout=0.3)
+    module: Any = {"jax": nanogpt_jax, "torch": nanogpt_torch}[backend]
+    results = []
+    for chunked in (False, True):
+        if backend == "jax":
+            attention: Any = nanogpt_jax.model.MultiHeadAttention(config, rngs=nnx.Rngs(0))
+            keys: Any = jnp.asarray(keys_B2)
+        else:
+            attention = nanogpt_torch.model.MultiHeadAttention(config)
+            keys = torch.from_numpy(keys_B2.view(np.int32))
+        attend = attention.attend
+        if chunked:
+            attend = partial(module.attention.attend_in_chunks, attend, attention.weights_dropout)
+        if backend == "jax":
+            heads, pull_back = jax.vjp(partial(attend, keys_B2=keys), *arrays[:3])
+            results.append([heads, *pull_back(jnp.asarray(arrays[3]))])
+        else:
+            inputs = [torch.from_numpy(array).requires_grad_() for array in arrays[:3]]
+            heads = attend(*inputs, keys_B2=keys)
+            heads.backward(torch.from_numpy(arrays[3]))
+            results.append([heads.detach(), *(x.grad for x in inputs)])
+    for label, actual, expected in zip(("heads", "q", "k", "v"), results[1], results[0], strict=True):
+        quantity = "block output" if label == "heads" else "gradients"
+        report.compare(quantity, f"{backend}, {label} in chunks", actual, expected)
 
 
 def test_a_leaking_kernel_gives_way_to_the_plain_attention(

@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.thorough
 
 ROOT = Path(__file__).parents[1]
-FILES = ["model.py", "dropout.py", "cache.py", "optimizer.py", "generation.py", "backend.py"]
+FILES = ["model.py", "dropout.py", "cache.py", "attention.py", "optimizer.py", "generation.py", "backend.py"]
 
 # Where a framework's own way asks for another signature, its parameters stand here, and nowhere else.
 FRAMEWORK_PARAMETERS = {
@@ -16,6 +16,8 @@ FRAMEWORK_PARAMETERS = {
     *("moments", "gradients", "weights", "parameters"),
     *("length", "count", "block_size"),
 }
+# torch has a fused kernel for attention on every device.
+FRAMEWORK_NAMES = {"attend_fused", "fused_attention_is_right"}
 SAME_METHOD = {"__call__": "forward"}
 
 
@@ -33,7 +35,7 @@ def public_names(file: Path) -> list[tuple[str, tuple[str, ...]]]:
                 is_property = any(
                     ast.unparse(d) == "property" for d in node.decorator_list
                 )  # an attribute elsewhere
-                if is_property or (name.startswith("_") and name != "__init__"):
+                if is_property or name in FRAMEWORK_NAMES or (name.startswith("_") and name != "__init__"):
                     continue
                 arguments = [*node.args.args, *node.args.kwonlyargs]
                 parameters = tuple(a.arg for a in arguments if a.arg not in FRAMEWORK_PARAMETERS)

@@ -20,6 +20,8 @@ def test_the_benchmark_measures_every_item(tmp_path: Path) -> None:
     assert {item: list(measured) for item, measured in results.items()} == {
         "limits": ["large products", "memory copy"],
         "training": ["large products", "jax", "torch"],
+        "loop jax": ["bare", "loop"],
+        "loop torch": ["bare", "loop"],
         "evaluation": ["jax", "torch"],
         "generation inside": ["jax", "torch"],
         "generation past": ["jax", "torch"],

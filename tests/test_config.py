@@ -22,7 +22,7 @@ from nanogpt.weights import count_parameters, initial_weights, weight_shapes
         (TrainingConfig, {"beta2": 1.0}, "beta2 1.0 is out of range"),
         (TrainingConfig, {"min_lr": 1.0}, "min_lr 1 is above learning_rate 0.002"),
         (TrainingConfig, {"seed": 2**32}, "seed 4294967296 is too large"),
-        (RunConfig, {"dtype": "float16"}, "dtype 'float16' is none of float32, bfloat16"),
+        (RunConfig, {"dtype": "float16"}, "dtype 'float16' is none of float32, tf32, bfloat16"),
     ],
 )
 def test_a_bad_value_is_named(kind: type, values: dict, message: str) -> None:

@@ -50,8 +50,9 @@ def modules_after(code: str, out_dir: Path) -> set[str]:
 
 
 def test_the_core_loads_no_framework(finished_run: Path) -> None:
-    loaded = modules_after("import nanogpt, nanogpt.cli", finished_run)
-    assert not loaded & (FRAMEWORKS | {"nanogpt_jax", "nanogpt_torch"})
+    loaded = modules_after("import nanogpt, nanogpt.cli, nanogpt.huggingface", finished_run)
+    others = {"nanogpt_jax", "nanogpt_torch", "safetensors", "tokenizers", "transformers"}
+    assert not loaded & (FRAMEWORKS | others)
 
 
 LOAD = "import os, nanogpt; m = nanogpt.load(os.environ['OUT_DIR'], backend='{}'); m.generate(max_tokens=2)"

@@ -26,7 +26,10 @@ def test_the_python_examples_run(train: Train, tmp_path: Path) -> None:
 def test_every_flag_that_is_named_exists() -> None:
     help_text = " ".join(
         subprocess.run([sys.executable, *door, "--help"], cwd=ROOT, capture_output=True, text=True).stdout
-        for door in (["train.py"], ["sample.py"], ["-m", "benchmarks"], ["-m", "parity_tests.curves"])
+        for door in (
+            *(["train.py"], ["sample.py"], ["-m", "benchmarks"], ["-m", "parity_tests.curves"]),
+            *(["-m", "nanogpt.huggingface", command] for command in ("export", "import")),
+        )
     )
     for flag in set(re.findall(r"(?<![\w-])--[a-z_]+", README)):
         assert flag in help_text, flag

@@ -1,0 +1,40 @@
+"""What a card can do at best, and which share of that a model gets out of it."""
+
+import re
+
+from nanogpt.config import ModelConfig
+from nanogpt.weights import count_parameters
+
+# Dense peaks in TFLOP/s, from NVIDIA's data sheets of each card (which double them "with sparsity"); float32
+# is without tensor cores. Names are words of what CUDA calls the card; of rows that fit, the first counts.
+PEAKS: list[tuple[str, dict[str, float]]] = [
+    ("H200", {"bfloat16": 989, "tf32": 494, "float32": 67}),
+    ("H100 PCIe", {"bfloat16": 756, "tf32": 378, "float32": 51}),
+    ("H100 NVL", {"bfloat16": 835, "tf32": 417, "float32": 60}),
+    ("H100", {"bfloat16": 989, "tf32": 494, "float32": 67}),
+    ("A100", {"bfloat16": 312, "tf32": 156, "float32": 19.5}),
+    ("L40S", {"bfloat16": 362, "tf32": 183, "float32": 91.6}),
+    ("L4", {"bfloat16": 121, "tf32": 60, "float32": 30.3}),
+    ("V100-SXM2", {"float32": 15.7}),
+    ("T4", {"float32": 8.1}),
+]
+
+
+def flops_per_token(config: ModelConfig) -> float:
+    """Floating-point operations of one training step a token: 6 a weight, 12 L C T for attention (PaLM, B).
+
+    Embeddings are looked up, not multiplied, and do not count; a tied one is multiplied as the head.
+    """
+    looked_up = config.block_size + (0 if config.tie_weights else config.vocab_size)
+    matrices = count_parameters(config) - looked_up * config.n_embd
+    return 6.0 * matrices + 12.0 * config.n_layer * config.n_embd * config.block_size
+
+
+def model_flops_utilization(
+    config: ModelConfig, tokens_per_second: float, device_name: str, dtype: str
+) -> float | None:
+    """The share of the card's peak that training at this speed takes; None for a card that is not known."""
+    for name, peaks in PEAKS:
+        if re.search(rf"\b{name}\b", device_name) and dtype in peaks:
+            return tokens_per_second * flops_per_token(config) / (peaks[dtype] * 1e12)
+    return None
