@@ -41,8 +41,6 @@ class Gpu:
 
     json: Path | None = None
     """Where results are written, after each item."""
-    nanogpt: Path | None = None
-    """A clone of karpathy/nanoGPT to measure beside."""
     seconds: float = 580.0
     """When to stop: what has not begun by then is left out."""
     item: str | None = None

@@ -42,7 +42,7 @@ PAIRS = [
     ("jax", "torch"),
     *[(alone, handed) for handed in ("jax then torch", "torch then jax") for alone in ("jax", "torch")],
 ]
-STATES = 200  # from which single steps are compared
+STATES = 200  # from which single steps are compared too
 WINDOW = 50  # steps over which the drawn gaps are averaged
 
 Losses = dict[str, list[float]]
@@ -118,25 +118,23 @@ class Recipe:
         return [*losses, mean_loss(backend, tokens_N, self.model.block_size)]
 
     def single_steps(self) -> dict[str, list[float]]:
-        """Errors of one torch step against one jax step, from states spread along a jax run."""
+        """Errors of one torch step against one of jax, from each of the first STATES states of a run."""
         jax, torch = (self.backend(name, self.initial()) for name in ("jax", "torch"))
         errors: dict[str, list[float]] = {"loss": [], "gradients": [], "moments": [], "weights": []}
-        for step in range(self.steps):
+        for step in range(STATES):
             tokens, keys, rate = self.batches(range(step, step + 1))
-            if step % max(1, self.steps // STATES) == 0:
-                torch.load(jax.state())
-                loss, gradients = torch.gradients(tokens[0], keys[0])
-                expected_loss, expected_gradients = jax.gradients(tokens[0], keys[0])
-                errors["loss"].append(relative_error(loss, expected_loss))
-                errors["gradients"].append(largest_error(gradients, expected_gradients))
-                torch.train(tokens, keys, rate)()
-            jax.train(tokens, keys, rate)()
-            if step % max(1, self.steps // STATES) == 0:
-                actual, expected = torch.state(), jax.state()
-                first = largest_error(actual.first_moment, expected.first_moment)
-                second = largest_error(actual.second_moment, expected.second_moment)
-                errors["moments"].append(max(first, second))
-                errors["weights"].append(largest_error(actual.weights, expected.weights))
+            torch.load(jax.state())
+            loss, gradients = torch.gradients(tokens[0], keys[0])
+            expected_loss, expected_gradients = jax.gradients(tokens[0], keys[0])
+            errors["loss"].append(relative_error(loss, expected_loss))
+            errors["gradients"].append(largest_error(gradients, expected_gradients))
+            for backend in (jax, torch):
+                backend.train(tokens, keys, rate)()
+            actual, expected = torch.state(), jax.state()
+            first = largest_error(actual.first_moment, expected.first_moment)
+            second = largest_error(actual.second_moment, expected.second_moment)
+            errors["moments"].append(max(first, second))
+            errors["weights"].append(largest_error(actual.weights, expected.weights))
         return errors
 
 
