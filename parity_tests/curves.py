@@ -26,7 +26,6 @@ from nanogpt.language_model import mean_loss
 from nanogpt.presets import PRESETS
 from nanogpt.randomness import dropout_keys
 from nanogpt.tokenizer import CharTokenizer
-from parity_tests.twins import relative_error
 
 # The backends of each run's two halves, and whether its initial weights are moved.
 RUNS = {
@@ -42,7 +41,6 @@ PAIRS = [
     ("jax", "torch"),
     *[(alone, handed) for handed in ("jax then torch", "torch then jax") for alone in ("jax", "torch")],
 ]
-STATES = 200  # from which single steps are compared too
 WINDOW = 50  # steps over which the drawn gaps are averaged
 
 Losses = dict[str, list[float]]
@@ -117,30 +115,6 @@ class Recipe:
         tokens_N = self.splits.validation_tokens()
         return [*losses, mean_loss(backend, tokens_N, self.model.block_size)]
 
-    def single_steps(self) -> dict[str, list[float]]:
-        """Errors of one torch step against one of jax, from each of the first STATES states of a run."""
-        jax, torch = (self.backend(name, self.initial()) for name in ("jax", "torch"))
-        errors: dict[str, list[float]] = {"loss": [], "gradients": [], "moments": [], "weights": []}
-        for step in range(STATES):
-            tokens, keys, rate = self.batches(range(step, step + 1))
-            torch.load(jax.state())
-            loss, gradients = torch.gradients(tokens[0], keys[0])
-            expected_loss, expected_gradients = jax.gradients(tokens[0], keys[0])
-            errors["loss"].append(relative_error(loss, expected_loss))
-            errors["gradients"].append(largest_error(gradients, expected_gradients))
-            for backend in (jax, torch):
-                backend.train(tokens, keys, rate)()
-            actual, expected = torch.state(), jax.state()
-            first = largest_error(actual.first_moment, expected.first_moment)
-            second = largest_error(actual.second_moment, expected.second_moment)
-            errors["moments"].append(max(first, second))
-            errors["weights"].append(largest_error(actual.weights, expected.weights))
-        return errors
-
-
-def largest_error(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
-    return max(relative_error(actual[name], expected[name]) for name in expected)
-
 
 def gap(losses: Losses, pair: tuple[str, str], steps: slice = slice(-1)) -> float:
     """Root mean square of the difference of two runs' batch losses."""
@@ -192,7 +166,6 @@ def main() -> None:
         file = curves.out_dir / f"{name.replace(', ', ' ').replace(' ', '_')}.json"
         losses[name] = kept(file, lambda name=name: recipe.run(name))
         console.print(f"{name}: validation {losses[name][-1]:.4f} after {curves.steps:,} steps")
-    errors = kept(curves.out_dir / "single_steps.json", recipe.single_steps)
     draw(losses, curves.out_dir / "curves.svg")
 
     table = Table("runs", "gap of the batch losses (rms)", "of the limit", "gap of the validation losses")
@@ -202,11 +175,7 @@ def main() -> None:
         row = (" | ".join(pair), f"{apart:.2e}", f"{apart / limit(losses):.2f}", f"{validation:.4f}")
         table.add_row(*row)
     console.print(table)
-    table = Table("one step from the same state", "median error", "largest of " + str(len(errors["loss"])))
-    for quantity, values in errors.items():
-        table.add_row(quantity, f"{np.median(values):.1e}", f"{max(values):.1e}")
-    console.print(table)
-    figures = {"curves": asdict(curves), "losses": losses, "single_steps": errors}
+    figures = {"curves": asdict(curves), "losses": losses}
     (curves.out_dir / "curves.json").write_text(json.dumps(figures, default=str) + "\n")
 
 
