@@ -140,4 +140,6 @@ def _orbax() -> ModuleType:
 
     # Its warnings are about its own options, and its errors reach us as exceptions too.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # So do those that its asyncio tasks die of, which asyncio would tell again whenever they are collected.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     return orbax.checkpoint
