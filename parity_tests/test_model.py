@@ -122,6 +122,7 @@ def test_the_future_changes_nothing(
         assert (after[:, t:] != before[:, t:]).any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("T", [8, 32, 33, 100])
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_attention_in_chunks_is_the_plain_one(backend: str, T: int, report: Report) -> None:
