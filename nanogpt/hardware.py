@@ -5,7 +5,7 @@ import re
 from nanogpt.config import ModelConfig
 from nanogpt.weights import count_parameters
 
-# Dense peaks in TFLOP/s, from NVIDIA's data sheets of each card (which double them "with sparsity"); float32
+# Dense peaks in TFLOP/s, as NVIDIA states them for each card (and doubled "with sparsity"); float32
 # is without tensor cores. Names are words of what CUDA calls the card; of rows that fit, the first counts.
 PEAKS: list[tuple[str, dict[str, float]]] = [
     ("H200", {"bfloat16": 989, "tf32": 494, "float32": 67}),
