@@ -127,6 +127,7 @@ def test_one_seed_gives_one_text(name: str, device: str, monkeypatch: pytest.Mon
             np.testing.assert_array_equal(alone, expected[1:2], err_msg=f"{backend.name} alone, {cached=}")
 
 
+@pytest.mark.thorough
 def test_texts_differ_only_at_an_edge(device: str, report: Report) -> None:
     """Of 100,000 tokens, each decided by one random number, how many can rounding decide otherwise?"""
     config = ModelConfig(vocab_size=65, block_size=251, n_layer=2, n_embd=32, dropout=0)

@@ -42,6 +42,7 @@ def test_gradients_agree_with_dropout(twins: Twins, report: Report) -> None:
         report.compare("gradients", f"{name}, with dropout", gradients[name], expected[name])
 
 
+@pytest.mark.thorough
 def test_steps_from_200_states_along_a_run_agree(twins: Twins, report: Report) -> None:
     """At every state of a run the other twin, given that state, does the same.
 
