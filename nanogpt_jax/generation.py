@@ -39,14 +39,28 @@ def restrict(logits_BV: jax.Array, policy: SamplingPolicy) -> jax.Array:
     return logits_BV
 
 
-def read(
-    model: GPT, tokens_BT: jax.Array, first: int | jax.Array = 0, caches: list[Cache] | None = None
-) -> jax.Array:
-    """What the last block gives for tokens from position `first` on, which caches take in: `[B, T, C]`."""
+def read(model: GPT, tokens_BT: jax.Array, first: int | jax.Array, caches: list[Cache]) -> jax.Array:
+    """What the last block gives for tokens from position `first` on, which the caches take in: `[B, T, C]`."""
     x_BTC = model.embed(tokens_BT, first)
-    for layer, block in enumerate(model.blocks):
-        x_BTC = block(x_BTC, cache=caches[layer] if caches is not None else None)
+    for block, cache in zip(model.blocks, caches, strict=True):
+        x_BTC = block(x_BTC, cache=cache)
     return x_BTC
+
+
+def read_anew(model: GPT, window_BT: jax.Array, length: jax.Array) -> jax.Array:
+    """What the last block gives for the last token of a window, without caches: `[B, 1, C]`.
+
+    What stands behind the first `length` tokens is not seen by them: the mask is causal.
+    """
+    x_BTC, last = model.embed(window_BT), length - 1
+    for block in model.blocks[:-1]:
+        x_BTC = block(x_BTC)
+    last_B1C = jax.lax.dynamic_slice_in_dim(x_BTC, last, 1, axis=1)
+    for block in model.blocks[-1:]:
+        # Nobody asks the last block for the other positions: they are keys and values there, and no more.
+        _, key_BHTD, value_BHTD = block.attention.project(block.attention_norm(x_BTC))
+        last_B1C = block(last_B1C, cache=Cache(key_BHTD, value_BHTD, last))
+    return last_B1C
 
 
 def fill(model: GPT, config: ModelConfig, window_BT: jax.Array, length: jax.Array) -> list[Cache]:
@@ -78,8 +92,7 @@ def continue_text(
     def append(n: jax.Array, carry: Carry) -> Carry:
         window_BT, length, caches, tokens_BN = carry
         if caches is None:
-            # What stands behind the text is not seen by it: the mask is causal.
-            last_B1C = jax.lax.dynamic_slice_in_dim(read(model, window_BT), length - 1, 1, axis=1)
+            last_B1C = read_anew(model, window_BT, length)
         else:
             newest_B1 = jax.lax.dynamic_slice_in_dim(window_BT, length - 1, 1, axis=1)
             last_B1C = read(model, newest_B1, length - 1, caches)

@@ -49,16 +49,19 @@ def attend_fused(
     first: int = 0,
     keys_B2: Tensor | None = None,
 ) -> Tensor:
-    """What `plain` gives, by torch's fused kernel where it can: without dropout, on whole windows."""
-    if query_BHTD.shape[2] != key_BHSD.shape[2] or (keys_B2 is not None and dropout.rate > 0):
+    """What `plain` gives, by torch's fused kernel where it can: without dropout, whole windows or one query."""
+    T, S = query_BHTD.shape[2], key_BHSD.shape[2]
+    if (1 < T != S) or (keys_B2 is not None and dropout.rate > 0):
         return plain(query_BHTD, key_BHSD, value_BHSD, first, keys_B2)
     return _fused(query_BHTD, key_BHSD, value_BHSD)
 
 
 def _fused(query_BHTD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor) -> Tensor:
+    """Whole windows under the causal mask; or the newest query alone, which sees every key."""
     # On MPS the kernel is wrong on anything that is not contiguous (pytorch#163597).
     query_BHTD, key_BHSD, value_BHSD = (x.contiguous() for x in (query_BHTD, key_BHSD, value_BHSD))
-    return F.scaled_dot_product_attention(query_BHTD, key_BHSD, value_BHSD, is_causal=True)
+    is_causal = query_BHTD.shape[2] > 1
+    return F.scaled_dot_product_attention(query_BHTD, key_BHSD, value_BHSD, is_causal=is_causal)
 
 
 @torch.no_grad()
@@ -77,6 +80,7 @@ def fused_attention_is_right(config: ModelConfig, device: str, dtype: torch.dtyp
     exact = dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     tolerance = 1e-5 if exact else 5e-2
     right = bool((before - plain).abs().max() <= tolerance)
+    right &= bool((_fused(query[:, :, -1:], key, value) - plain[:, :, -1:]).abs().max() <= tolerance)
     for t in (T - 1, T // 2, 1):
         # From the end on, so that what was changed before lies behind t.
         key[:, :, t:] += 1

@@ -39,12 +39,25 @@ def restrict(logits_BV: Tensor, policy: SamplingPolicy) -> Tensor:
     return logits_BV
 
 
-def read(model: GPT, tokens_BT: Tensor, first: int = 0, caches: list[Cache] | None = None) -> Tensor:
-    """What the last block gives for tokens from position `first` on, which caches take in: `[B, T, C]`."""
+def read(model: GPT, tokens_BT: Tensor, first: int, caches: list[Cache]) -> Tensor:
+    """What the last block gives for tokens from position `first` on, which the caches take in: `[B, T, C]`."""
     x_BTC = model.embed(tokens_BT, first)
-    for layer, block in enumerate(model.blocks):
-        x_BTC = block(x_BTC, cache=caches[layer] if caches is not None else None)
+    for block, cache in zip(model.blocks, caches, strict=True):
+        x_BTC = block(x_BTC, cache=cache)
     return x_BTC
+
+
+def read_anew(model: GPT, window_BT: Tensor) -> Tensor:
+    """What the last block gives for the last token of a window, without caches: `[B, 1, C]`."""
+    x_BTC, last = model.embed(window_BT), window_BT.shape[1] - 1
+    for block in model.blocks[:-1]:
+        x_BTC = block(x_BTC)
+    last_B1C = x_BTC[:, last:]
+    for block in model.blocks[-1:]:
+        # Nobody asks the last block for the other positions: they are keys and values there, and no more.
+        _, key_BHTD, value_BHTD = block.attention.project(block.attention_norm(x_BTC))
+        last_B1C = block(last_B1C, cache=Cache(key_BHTD, value_BHTD, last))
+    return last_B1C
 
 
 def fill(model: GPT, config: ModelConfig, window_BT: Tensor) -> list[Cache]:
@@ -74,7 +87,7 @@ def continue_text(
     tokens = []
     for uniform_B in uniforms_BN.unbind(1):
         if caches is None:
-            last_B1C = read(model, window_BT)[:, -1:]
+            last_B1C = read_anew(model, window_BT)
         else:
             last_B1C = read(model, window_BT[:, -1:], window_BT.shape[1] - 1, caches)
         logits_BV = model.unembed(last_B1C)[:, 0].float()
