@@ -45,6 +45,10 @@ class Backend:
         self._parameters = dict(_canonical(self.model))
         self._compiled = compile
         if compile:
+            from torch._functorch import config as functorch  # takes time to import
+
+            # Masks are computed again on the way back: to write and read their bytes takes inductor longer.
+            functorch.aggressive_recomputation = True
             # One compiled block serves every layer: compiling the whole model takes minutes on a CPU.
             for block in self.model.blocks:
                 block.compile()

@@ -20,7 +20,8 @@ class Dropout(nn.Module):
         if keys_B2 is None or self.rate == 0:
             return x
         keep = keep_mask(keys_B2, positions(x.shape[1:], x.device) if index is None else index, self.rate)
-        return torch.where(keep, x * (1 / (1 - self.rate)), 0)
+        # Differs from jax: torch's `where`, there and back, takes twice as long as a product.
+        return x * keep.to(x.dtype).mul_(1 / (1 - self.rate))
 
 
 def fold_in(keys_B2: Tensor | None, number: int) -> Tensor | None:
