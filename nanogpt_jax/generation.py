@@ -40,7 +40,7 @@ def restrict(logits_BV: jax.Array, policy: SamplingPolicy) -> jax.Array:
 
 
 def read(model: GPT, tokens_BT: jax.Array, first: int | jax.Array, caches: list[Cache]) -> jax.Array:
-    """What the last block gives for tokens from position `first` on, which the caches take in: `[B, T, C]`."""
+    """What the last block gives for tokens from position `first` on, taken in by caches: `[B, T, C]`."""
     x_BTC = model.embed(tokens_BT, first)
     for block, cache in zip(model.blocks, caches, strict=True):
         x_BTC = block(x_BTC, cache=cache)

@@ -49,7 +49,7 @@ def attend_fused(
     first: int = 0,
     keys_B2: Tensor | None = None,
 ) -> Tensor:
-    """What `plain` gives, by torch's fused kernel where it can: without dropout, whole windows or one query."""
+    """What `plain` gives, by torch's fused kernel where it can: whole windows or one query, no dropout."""
     T, S = query_BHTD.shape[2], key_BHSD.shape[2]
     if (1 < T != S) or (keys_B2 is not None and dropout.rate > 0):
         return plain(query_BHTD, key_BHSD, value_BHSD, first, keys_B2)

@@ -1,11 +1,14 @@
 """The benchmarks run, at toy size, and write down what they measured."""
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks import gpu
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,3 +37,19 @@ def test_the_benchmark_measures_every_item(tmp_path: Path) -> None:
             assert min(result["seconds"]) > 0
             assert len(result["first"]) == 2
             assert result["peak_mb"] > 0
+
+
+def test_the_gpu_benchmark_runs_at_toy_size_and_outlives_an_item_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["machine", "no such item", "reference step, jax, bfloat16", "generation, jax, batch 64"]
+    monkeypatch.setattr(gpu, "items", lambda: dict.fromkeys(names))
+    monkeypatch.setattr(sys, "argv", ["gpu", f"--json={tmp_path / 'gpu.json'}"])
+    gpu.main()
+    results = json.loads((tmp_path / "gpu.json").read_text())
+    assert list(results) == names
+    assert results["machine"]["python"] == platform.python_version()
+    assert "KeyError" in results["no such item"]["failed"][0]
+    assert results["reference step, jax, bfloat16"]["tokens/s"] > 0
+    assert 3 < results["reference step, jax, bfloat16"]["loss"] < 5  # chance is log(65) = 4.17
+    assert results["generation, jax, batch 64"]["tokens/s"] > 0
