@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import gpu
+from benchmarks import gpu, road, temperature
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,3 +54,27 @@ def test_the_gpu_benchmark_runs_at_toy_size_and_outlives_an_item_that_fails(
     assert results["reference step, jax, bfloat16"]["tokens/s"] > 0
     assert 3 < results["reference step, jax, bfloat16"]["loss"] < 5  # chance is log(65) = 4.17
     assert results["generation, jax, batch 64"]["tokens/s"] > 0
+
+
+def test_entropy_of_even_chances_is_the_logarithm_of_their_number() -> None:
+    assert temperature.entropy(np.zeros((2, 3, 8)), 0.5) == pytest.approx(3)
+    # Two tokens in question, one e times as likely as the other at temperature 1.
+    logits_BTV = np.array([[[1.0, 0.0, -np.inf]]])
+    share = np.exp(2) / (1 + np.exp(2))
+    expected = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
+    assert temperature.entropy(logits_BTV, 0.5) == pytest.approx(expected)
+
+
+def test_words_cut_by_the_ends_of_a_text_are_not_counted() -> None:
+    texts = ["xx the king! y", "ab Speak, kong cd"]
+    assert temperature.share_known(texts, {"the", "king", "speak"}) == 3 / 4
+
+
+@pytest.mark.slow
+def test_the_road_trains_every_rung(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a line of text\n" * 300, encoding="utf-8")
+    flags = ["--max_iters=2", "--batch_size=1", f"--data={tmp_path / 'text.txt'}", f"--out_dir={tmp_path}"]
+    subprocess.run([sys.executable, "-m", "benchmarks.road", *flags], cwd=ROOT, check=True)
+    lines = (tmp_path / "road.md").read_text(encoding="utf-8").splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {rung.name}" for rung in road.RUNGS]
+    assert "six blocks" in (tmp_path / "road.svg").read_text(encoding="utf-8")
