@@ -59,16 +59,16 @@ class Panel(NamedTuple):
             drawn.append(text(LEFT - 8, y + 4, f"{value:.4g}", "end"))
         return group("grid", *drawn)
 
-    def lines(self, form: str, lines: dict[str, Points]) -> str:
+    def lines(self, lines: dict[str, tuple[str, Points]]) -> str:
         """Each line with a dot and a label at its end; labels that would meet move down."""
+        ends = {name: (form, points, points[-1][1]) for name, (form, points) in lines.items() if points}
         drawn, label_y = {}, -math.inf
-        for name, points in sorted(lines.items(), key=lambda line: -line[1][-1][1]):
-            last = points[-1][1]
+        for name, (form, points, last) in sorted(ends.items(), key=lambda end: -end[1][2]):
             label_y = max(label_y + LABEL_HEIGHT, self.y(last) + 4)
             path = " ".join(f"{self.x(step):.1f},{self.y(value):.1f}" for step, value in points)
-            label = text(RIGHT + 12, label_y, form.format(name, last))
+            label = text(RIGHT + 12, label_y, form.format(last))
             drawn[name] = group(name, f'<polyline points="{path}"/>', self.dot(*points[-1]), label)
-        return "".join(drawn[name] for name in lines)
+        return "".join(drawn[name] for name in ends)
 
     def mark(self, name: str, form: str, point: tuple[float, float]) -> str:
         """A dot with a label above, which stays inside the panel."""
@@ -86,9 +86,12 @@ def loss_chart(records: list[Record], title: str, token: str) -> str:
         [(r["step"], r[key]) for r in records if r[key] is not None and math.isfinite(r[key])]
         for key in ("loss", "train_loss", "val_loss", "learning_rate")
     )
-    lines = {"batch": smoothed(batch), "training": training, "validation": validation}
-    lines = {name: points for name, points in lines.items() if points}
-    values = [value for points in lines.values() for _, value in points]
+    lines = {
+        "batch": ("batch", smoothed(batch)),
+        "training": ("training {:.3f}", training),
+        "validation": ("validation {:.3f}", validation),
+    }
+    values = [value for _, points in lines.values() for _, value in points]
     low = max(LEAST_LOSS, 0.97 * min(values, default=1))
     last_step = max(STEP_TICKS, records[-1]["step"])
     losses = Panel(72, 310, last_step, low, max([1.05 * low, *values]), math.log)
@@ -101,7 +104,7 @@ def loss_chart(records: list[Record], title: str, token: str) -> str:
         group("title", text(LEFT, 30, escape(title))),
         group("grid", *steps, text(RIGHT + 28, HEIGHT - 20, "steps")),
         losses.grid(f"loss, nats a {token}, log scale", loss_ticks(low, losses.high)),
-        losses.lines("{} {:.3f}", lines),
+        losses.lines(lines),
     ]
     best = min(validation, key=lambda point: point[1], default=None)
     if best and best != validation[-1]:
@@ -109,7 +112,7 @@ def loss_chart(records: list[Record], title: str, token: str) -> str:
     if rate:
         rates = Panel(362, 406, last_step, 0, max(value for _, value in rate) or 1)
         rate = rate[:: -max(1, len(rate) // RATE_POINTS)][::-1]  # with the last
-        drawn += [rates.grid("learning rate", [0, rates.high]), rates.lines("{1:.3g}", {"rate": rate})]
+        drawn += [rates.grid("learning rate", [0, rates.high]), rates.lines({"rate": ("{:.3g}", rate)})]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
         f'height="{HEIGHT}" role="img">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n'

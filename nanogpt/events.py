@@ -1,8 +1,7 @@
-"""`--log tensorboard`: the numbers of metrics.jsonl as an event file, for `tensorboard --logdir out`.
+"""`--log tensorboard`: the numbers of metrics.jsonl in event files, for `tensorboard --logdir out`.
 
-Of TensorBoard's own package, which the extra brings along to look at them, two small parts: the Event and the
-framing of records in a file. They load in a quarter of a second, without TensorFlow, without torch, and write
-when they are told to, with no thread that an error could be lost in.
+Written with two small parts of TensorBoard's own package, which looking at them needs anyway: they load in a
+quarter of a second, want neither TensorFlow nor torch, and have no thread in which an error could be lost.
 """
 
 import time
@@ -13,9 +12,9 @@ from nanogpt.errors import InputError
 from nanogpt.metrics import Record
 
 TAGS = {
+    "loss": "loss/batch",
     "train_loss": "loss/training",
     "val_loss": "loss/validation",
-    "loss": "loss/batch",
     "learning_rate": "learning_rate",
     "tokens_per_second": "speed/tokens_per_second",
     "mfu": "speed/mfu",
@@ -23,7 +22,7 @@ TAGS = {
 
 
 class EventLog:
-    """The event file of a run: what was measured up to now, then each record that it is called with."""
+    """An event file of a run: what was measured up to now, then each record that it is called with."""
 
     def __init__(self, folder: Path, records: list[Record]) -> None:
         """Raises InputError where tensorboard is not installed."""
@@ -35,13 +34,12 @@ class EventLog:
                 'for --log tensorboard, install it: pip install -c constraints.txt -e ".[tensorboard]"'
             ) from None
         self._event, self._writer = Event, RecordWriter
-        for old in folder.glob("events.out.tfevents.*"):
-            old.unlink()  # it may go on past the checkpoint that this start goes on from
         now = time.time()
         self._begun = now - (records[-1]["elapsed"] if records else 0)
         self._file = folder / f"events.out.tfevents.{now:.0f}"
         self._append(file_version="brain.Event:2")
-        self._append(session_log={"status": "START"})  # a TensorBoard at work forgets what it read before
+        # Whatever an earlier start wrote, perhaps past the checkpoint that this one goes on from, is void.
+        self._append(session_log={"status": "START"})
         for record in records:
             self(record)
 
@@ -51,7 +49,7 @@ class EventLog:
         ]
         self._append(record["elapsed"], step=record["step"], summary={"value": values})
 
-    def _append(self, elapsed: float = 0, **content: Any) -> None:
+    def _append(self, elapsed: float = 0.0, **content: Any) -> None:
         event = self._event(wall_time=self._begun + elapsed, **content)
         with self._file.open("ab") as file:
             self._writer(file).write(event.SerializeToString())

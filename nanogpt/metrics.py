@@ -120,8 +120,8 @@ class Reporter:
     def step(self, record: Record, left: float | None) -> None:
         """After a dispatch: move the live line on. `left` are the seconds to the end, where known."""
         loss = record["loss"]
-        # A running mean over about 50 dispatches: single batches jump too much to be read.
-        self._smoothed = loss if math.isnan(self._smoothed) else 0.98 * self._smoothed + 0.02 * loss
+        # A running mean over about 10 dispatches: single batches jump too much to be read.
+        self._smoothed = loss if math.isnan(self._smoothed) else 0.9 * self._smoothed + 0.1 * loss
         if self._progress:
             task = self._progress.task_ids[0]
             description = f"loss {self._smoothed:.4f}"
