@@ -84,14 +84,23 @@ def test_a_run_writes_its_folder(backend: str, train: Train, tmp_path: Path) -> 
 
 
 def test_each_line_tells_the_time_left_once_the_pace_is_known(
-    train: Train, capsys: pytest.CaptureFixture[str]
+    train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    paces = []
+
+    def seconds_left(step: int, max_iters: int, eval_interval: int, *pace: float) -> float:
+        assert (max_iters, eval_interval) == (20, 10)
+        paces.append(pace)
+        return 3600.0 + step
+
+    monkeypatch.setattr(nanogpt.training, "seconds_left", seconds_left)
     assert train("run", "--backend=torch", "--log_interval=1") == 0
     first, *others = re.findall(r"^step .* tokens/s.*$", capsys.readouterr().out, flags=re.M)
     assert "left" not in first
     assert len(others) == 20 - 3
     for line in others:
-        assert re.fullmatch(r"step +\d+  loss \d\.\d{4}  [\d,]+ tokens/s, \d:\d\d:\d\d left", line)
+        assert re.fullmatch(r"step +\d+  loss \d\.\d{4}  [\d,]+ tokens/s, 1:00:\d\d left", line)
+    assert min(min(pace) for pace in paces) > 0  # of a step, and of an evaluation
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
