@@ -82,6 +82,7 @@ class Panel(NamedTuple):
 
 def loss_chart(records: list[Record], title: str, token: str) -> str:
     """The drawing of the records of a metrics.jsonl; `token` is what the losses are of."""
+    title = escape("".join(c if c.isprintable() else "?" for c in title))  # XML has no control characters
     batch, training, validation, rate = (
         [(r["step"], r[key]) for r in records if r[key] is not None and math.isfinite(r[key])]
         for key in ("loss", "train_loss", "val_loss", "learning_rate")
@@ -101,7 +102,7 @@ def loss_chart(records: list[Record], title: str, token: str) -> str:
     ]
     drawn = [
         f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}" rx="6"/>',
-        group("title", text(LEFT, 30, escape(title))),
+        group("title", text(LEFT, 30, title)),
         group("grid", *steps, text(RIGHT + 28, HEIGHT - 20, "steps")),
         losses.grid(f"loss, nats a {token}, log scale", loss_ticks(low, losses.high)),
         losses.lines(lines),
@@ -115,7 +116,7 @@ def loss_chart(records: list[Record], title: str, token: str) -> str:
         drawn += [rates.grid("learning rate", [0, rates.high]), rates.lines({"rate": ("{:.3g}", rate)})]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-        f'height="{HEIGHT}" role="img">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n'
+        f'height="{HEIGHT}" role="img">\n<title>{title}</title>\n<style>{STYLE}</style>\n'
         + "\n".join(drawn)
         + "\n</svg>\n"
     )

@@ -39,7 +39,7 @@ def write_report(folder: Path | str) -> None:
         raise InputError(f"{folder} holds no run that was evaluated")
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     token = "token" if (folder / "tokenizer.json").exists() else "character"
-    title = f"{Path(config.run.data).name}, {count_parameters(config.model):,} parameters"
+    title = f"{count_parameters(config.model):,} parameters on {Path(config.run.data).name}"
     write_atomically(folder / "samples.md", _samples(evaluations(records)))
     write_atomically(folder / "loss.svg", loss_chart(records, title, token))
     write_atomically(folder / "report.md", _report(config, records, environment, token))
@@ -82,7 +82,7 @@ The losses are exact means, in nats a {token}.
 ## What differs from the defaults
 
 {fenced(_columns([("", "here", "default"), *_settings(config)]))}
-## What it ran on
+## What it last ran on
 
 {fenced(_columns(list(environment.items())))}"""
 

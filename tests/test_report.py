@@ -68,6 +68,9 @@ def test_a_report_is_made_from_the_files_alone(finished_run: Path, tmp_path: Pat
         write_report(tmp_path)
         for name in REPORTS:
             assert (tmp_path / name).read_bytes() == (finished_run / name).read_bytes(), name
+    (tmp_path / "tokenizer.json").touch()
+    write_report(tmp_path)
+    assert "nats a token" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_no_report_is_made_of_no_run(tmp_path: Path) -> None:
@@ -150,7 +153,8 @@ ODD = {
 @pytest.mark.parametrize("records", ODD.values(), ids=ODD.keys())
 def test_any_records_can_be_drawn(records: list[Record]) -> None:
     title = "<&>\"' ]]>"
-    chart = ElementTree.fromstring(loss_chart(records, title, "character"))
+    chart = ElementTree.fromstring(loss_chart(records, title + "\1\n", "character"))
+    title += "??"
     assert chart.findtext("{*}title") == chart.findtext("{*}g[@class='title']/{*}text") == title
     drawn = [element.attrib for element in chart.iter()]
     x = [float(a[key]) for a in drawn for key in ("x", "cx", "x1", "x2") if key in a]
