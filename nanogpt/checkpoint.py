@@ -73,10 +73,7 @@ class Checkpoints:
             "format": FORMAT,
             "step": state.step,
             "checksums": {part: _checksums(arrays) for part, arrays in tree.items()},
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
-            },
+            "versions": versions(),
         }
         items = {"state": self._args.StandardSave(tree), "metadata": self._args.JsonSave(metadata)}
         metrics = None if val_loss is None else {"val_loss": val_loss}
@@ -119,6 +116,12 @@ def free_name(path: Path) -> Path:
     """`path`, or the first of `path.1`, `path.2`, ... that does not exist."""
     candidates = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, 10_000))]
     return next(candidate for candidate in candidates if not candidate.exists())
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide what a run computes."""
+    names = ("jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _checksums(arrays: Weights) -> dict[str, str]:

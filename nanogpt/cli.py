@@ -12,14 +12,16 @@ from typing import Annotated, Literal, TypeVar
 
 import tyro
 
-from nanogpt.backend import load_backend
+from nanogpt.backend import Backend, load_backend
 from nanogpt.config import Config, ModelConfig
 from nanogpt.data import EVALUATION_TOKENS, decode_text, read_text
 from nanogpt.errors import InputError
+from nanogpt.events import EventLog
 from nanogpt.language_model import load
-from nanogpt.metrics import Reporter
+from nanogpt.metrics import Record, Reporter
 from nanogpt.presets import PRESETS
-from nanogpt.run import open_run, saved_config
+from nanogpt.report import write_environment, write_report
+from nanogpt.run import Run, open_run, saved_config
 from nanogpt.training import Training
 from nanogpt.weights import count_parameters
 
@@ -44,6 +46,8 @@ class TrainFlags(Config):
     """auto goes on from the newest checkpoint in out_dir; never moves an old run aside and begins anew."""
     quiet: bool = False
     """Print warnings and errors alone."""
+    log: Literal["none", "tensorboard"] = "none"
+    """tensorboard also writes event files, which tensorboard --logdir out shows."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def _train(arguments: list[str]) -> int:
         dtype=config.run.dtype,
         compile=config.run.compile,
     )
+    _follow(run, backend, flags.log, reporter)
     reporter.say(
         f"{'Going on with' if run.resumed else 'Training'} {count_parameters(config.model):,} parameters "
         f"on {run.corpus.name} ({len(run.corpus.text):,} characters, {len(set(run.corpus.text))} different) "
@@ -133,6 +138,19 @@ def _train(arguments: list[str]) -> int:
         f"To read what it writes: python sample.py --out_dir {folder}"
     )
     return 0
+
+
+def _follow(run: Run, backend: Backend, log: str, reporter: Reporter) -> None:
+    """Have the run's folder show how it goes: a report at each evaluation, and what `log` asks for."""
+
+    def report(record: Record) -> None:
+        if record["val_loss"] is not None:
+            write_report(run.out_dir)
+
+    write_environment(run.out_dir, backend)
+    run.metrics.follow("the report", report, reporter.warn)
+    if log == "tensorboard":
+        run.metrics.follow("the event file", EventLog(run.out_dir, run.metrics.records), reporter.warn)
 
 
 def _train_defaults(arguments: list[str]) -> TrainFlags:

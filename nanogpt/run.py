@@ -4,6 +4,8 @@ out/shakespeare/
     config.json      the flags, as the next start takes them over
     metrics.jsonl    what was measured (metrics.py)
     checkpoints/     what it goes on from (checkpoint.py)
+    environment.json device and versions of the last start (report.py)
+    report.md        all of this for a person, with loss.svg and samples.md (report.py)
     tokenizer.json   of an imported model whose tokens are not characters (huggingface.py)
 """
 

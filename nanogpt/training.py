@@ -16,12 +16,12 @@ from nanogpt.config import learning_rate_at
 from nanogpt.errors import InputError
 from nanogpt.hardware import model_flops_utilization
 from nanogpt.language_model import LanguageModel, mean_loss
-from nanogpt.metrics import Reporter
+from nanogpt.metrics import Record, Reporter, seconds_left
 from nanogpt.randomness import dropout_keys
 from nanogpt.run import Run
 
 SECONDS_PER_CALL = 1.0  # about, and at most: a Ctrl-C waits for the call in flight
-SAMPLE_TOKENS = 100  # of the text shown at each evaluation
+SAMPLE_TOKENS = 100  # of the text written at each evaluation
 
 
 class Dispatch(NamedTuple):
@@ -38,7 +38,7 @@ class Training:
         self.run, self.backend, self.reporter = run, backend, reporter
         self.config = run.config.training
         self.step = run.state.step
-        self._last: dict[str, Any] = {
+        self._last: Record = {
             "step": self.step,
             "loss": None,
             "learning_rate": None,
@@ -47,6 +47,7 @@ class Training:
         }
         self._begun = time.monotonic() - run.elapsed
         self._steps_per_call = 1
+        self._evaluation_seconds = 0.0  # of the last one
 
     def to_the_end(self) -> int | None:
         """Train to max_iters. Returns the signal that stopped it early, if one did.
@@ -94,7 +95,12 @@ class Training:
     def _log(self, dispatch: Dispatch) -> None:
         """Wait for the losses of a dispatch and note them."""
         losses_K = dispatch.read_losses()
-        seconds = self._pace(dispatch.first, dispatch.first + len(losses_K))
+        end = dispatch.first + len(losses_K)
+        seconds = self._pace(dispatch.first, end)
+        left = None
+        if dispatch.first != self.run.state.step:  # the first call also compiled
+            total, interval = self.config.max_iters, self.config.eval_interval
+            left = seconds_left(end, total, interval, seconds, self._evaluation_seconds)
         speed = round(self.config.batch_size * self.run.splits.block_size / seconds)
         config = self.run.config
         mfu = model_flops_utilization(config.model, speed, self.backend.device_name, config.run.dtype)
@@ -113,9 +119,9 @@ class Training:
                 "mfu": mfu,
             }
             if step % self.config.log_interval == 0 and not self._is_evaluated(step):
-                self._record(None, None)
-                self.reporter.line(self._last)
-        self.reporter.step(self._last)
+                self._record()
+                self.reporter.line(self._last, left)
+        self.reporter.step(self._last, left)
 
     def _pace(self, first: int, last: int) -> float:
         """Seconds a step, on average since the last evaluation; chooses the length of the next dispatch."""
@@ -132,24 +138,31 @@ class Training:
         return seconds
 
     def _evaluate(self) -> None:
-        """Measure both losses exactly, note them, show a text, and save."""
+        """Measure both losses exactly, write a short text, note them, and save."""
+        began = time.monotonic()
         splits = self.run.splits
         train_loss, val_loss = (
             mean_loss(self.backend, tokens_N, splits.block_size)
             for tokens_N in (splits.training_sample(), splits.validation_tokens())
         )
-        record = self._record(train_loss, val_loss)
+        record = self._record(train_loss, val_loss, self._sample())
         self._save()
-        model = LanguageModel(self.backend, self.run.config.model, self.run.tokenizer, {})
-        tokenizer = self.run.tokenizer
-        prompt = "\n" if "\n" in (tokenizer.vocabulary or "") else tokenizer.decode(splits.train_N[:1])
-        if not self.reporter.quiet:
-            sample = model.generate(prompt, max_tokens=SAMPLE_TOKENS, seed=self.config.seed)
-            self.reporter.evaluation(record, sample)
+        self.reporter.evaluation(record)
+        self._evaluation_seconds = time.monotonic() - began
 
-    def _record(self, train_loss: float | None, val_loss: float | None) -> dict[str, float | int | None]:
-        losses = {"train_loss": train_loss, "val_loss": val_loss}
-        record = self._last | losses | {"elapsed": round(self._elapsed, 3)}
+    def _sample(self) -> str:
+        """A text that shows what was learned: from evaluation to evaluation the model alone changes."""
+        tokenizer = self.run.tokenizer
+        model = LanguageModel(self.backend, self.run.config.model, tokenizer, {})
+        first = tokenizer.decode(self.run.splits.train_N[:1])
+        prompt = "\n" if "\n" in (tokenizer.vocabulary or "") else first
+        return model.generate(prompt, max_tokens=SAMPLE_TOKENS, seed=self.config.seed)
+
+    def _record(
+        self, train_loss: float | None = None, val_loss: float | None = None, sample: str | None = None
+    ) -> Record:
+        measured = {"train_loss": train_loss, "val_loss": val_loss, "elapsed": round(self._elapsed, 3)}
+        record = self._last | measured | {"sample": sample}
         self.run.metrics.append(record)
         return record
 

@@ -51,7 +51,7 @@ def modules_after(code: str, out_dir: Path) -> set[str]:
 
 def test_the_core_loads_no_framework(finished_run: Path) -> None:
     loaded = modules_after("import nanogpt, nanogpt.cli, nanogpt.huggingface", finished_run)
-    others = {"nanogpt_jax", "nanogpt_torch", "safetensors", "tokenizers", "transformers"}
+    others = {"nanogpt_jax", "nanogpt_torch", "safetensors", "tensorboard", "tokenizers", "transformers"}
     assert not loaded & (FRAMEWORKS | others)
 
 

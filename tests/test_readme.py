@@ -45,5 +45,12 @@ def test_the_file_tree_names_every_file() -> None:
         assert list(ROOT.glob(f"**/{name}")), name
 
 
+def test_the_folder_of_a_run_is_as_it_is_shown(finished_run: Path) -> None:
+    listing = re.search(r"\nout/shakespeare/\n(.*?)```", README, flags=re.S)
+    assert listing
+    named = re.findall(r"^    ([\w.]+)/? ", listing[1], flags=re.M)
+    assert sorted(named) == sorted(file.name for file in finished_run.iterdir())
+
+
 def test_the_number_of_parameters_is_true() -> None:
     assert f"{count_parameters(ModelConfig()):,} parameters" in README

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,18 @@ from nanogpt.randomness import uniforms
 from tests.conftest import BACKENDS, Train, assert_same_weights, tiny_flags
 
 ROOT = Path(__file__).parents[1]
-KEYS = ["step", "loss", "learning_rate", "tokens_per_second", "mfu", "train_loss", "val_loss", "elapsed"]
+KEYS = [
+    "step",
+    "loss",
+    "learning_rate",
+    "tokens_per_second",
+    "mfu",
+    "train_loss",
+    "val_loss",
+    "elapsed",
+    "sample",
+]
+TIMES = {"tokens_per_second", "mfu", "elapsed"}
 
 
 def final_state(out_dir: Path) -> TrainingState:
@@ -27,16 +40,20 @@ def final_state(out_dir: Path) -> TrainingState:
 
 
 def assert_same_run(actual: Path, expected: Path) -> None:
-    """The same weights and moments to the last bit, and the same measurements but for time."""
+    """The same weights and moments to the last bit, and the same measurements and reports but for time."""
     one, other = final_state(actual), final_state(expected)
     assert one.step == other.step
     for part in ("weights", "first_moment", "second_moment"):
         assert_same_weights(getattr(one, part), getattr(other, part))
-    timeless = [
-        [{key: record[key] for key in KEYS[:3] + KEYS[4:6]} for record in read_metrics(run / "metrics.jsonl")]
-        for run in (actual, expected)
-    ]
-    assert timeless[0] == timeless[1]
+    assert timeless(actual) == timeless(expected)
+
+
+def timeless(run: Path) -> list[Any]:
+    """What a run measured, and what its folder shows a person."""
+    records = read_metrics(run / "metrics.jsonl")
+    shown = [(run / name).read_text(encoding="utf-8") for name in ("samples.md", "loss.svg", "report.md")]
+    shown[-1] = re.sub(r"\d+:\d\d:\d\d, [\d,]+ tokens/s", "", shown[-1])
+    return [{key: record[key] for key in record.keys() - TIMES} for record in records] + shown
 
 
 def interrupt_after(dispatches: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
@@ -64,6 +81,26 @@ def test_a_run_writes_its_folder(backend: str, train: Train, tmp_path: Path) -> 
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["model"]["n_embd"] == 16
     assert config["run"]["backend"] == backend
+
+
+def test_each_line_tells_the_time_left_once_the_pace_is_known(
+    train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = []
+
+    def seconds_left(step: int, max_iters: int, eval_interval: int, *pace: float) -> float:
+        assert (max_iters, eval_interval) == (20, 10)
+        paces.append(pace)
+        return 3600.0 + step
+
+    monkeypatch.setattr(nanogpt.training, "seconds_left", seconds_left)
+    assert train("run", "--backend=torch", "--log_interval=1") == 0
+    first, *others = re.findall(r"^step .* tokens/s.*$", capsys.readouterr().out, flags=re.M)
+    assert "left" not in first
+    assert len(others) == 20 - 3
+    for line in others:
+        assert re.fullmatch(r"step +\d+  loss \d\.\d{4}  [\d,]+ tokens/s, 1:00:\d\d left", line)
+    assert min(min(pace) for pace in paces) > 0  # of a step, and of an evaluation
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -192,15 +229,17 @@ def kill_and_compare(backend: str, kills: int, text_file: Path, tmp_path: Path) 
     It saves every 5 steps of a tiny model, so that most of its time is spent inside a save.
     """
 
+    apart = 60
+
     def start(out_dir: str) -> subprocess.Popen[bytes]:
-        flags = [*tiny_flags(text_file), "--max_iters=400", "--eval_interval=5", "--dropout=0.1"]
+        flags = [*tiny_flags(text_file), "--eval_interval=5", "--dropout=0.1"]
+        flags.append(f"--max_iters={apart * (kills + 1)}")
         command = [sys.executable, ROOT / "train.py", *flags, f"--backend={backend}", f"--out_dir={out_dir}"]
         return subprocess.Popen([*command, "--quiet"], cwd=tmp_path)
 
     seed = time.time_ns() % 2**32
     print(f"moments of the kills: seed {seed}")
     moments = zip(uniforms(seed, "steps", 0, kills), uniforms(seed, "seconds", 0, kills), strict=True)
-    apart = 400 // (kills + 1)
     for number, (share, delay) in enumerate(moments):
         process = start("killed")
         while last_step(tmp_path / "killed") < apart * number + 10 + share * (apart - 20):
