@@ -88,7 +88,7 @@ class Reporter:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._console = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self._console = Console(quiet=quiet, highlight=False, emoji=False, soft_wrap=True)
         self._progress: Progress | None = None
         self._smoothed = math.nan
 

@@ -281,3 +281,8 @@ def test_logging_makes_no_other_run_of_it(
     assert train("run", "--max_iters=10", "--log=tensorboard") == 0
     assert "changed" not in capsys.readouterr().out
     assert (tmp_path / "run/config.json").read_text() == before
+
+
+def test_a_text_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Reporter().say("CR:A:?n [bold]:smile:[/bold]")
+    assert capsys.readouterr().out == "CR:A:?n [bold]:smile:[/bold]\n"
