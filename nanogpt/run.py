@@ -3,6 +3,7 @@
 out/shakespeare/
     config.json      the flags, as the next start takes them over
     metrics.jsonl    what was measured (metrics.py)
+    heads.jsonl      how the heads formed (head_log.py)
     checkpoints/     what it goes on from (checkpoint.py)
     tokenizer.json   of an imported model whose tokens are not characters (huggingface.py)
 """

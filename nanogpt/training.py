@@ -15,6 +15,7 @@ from nanogpt.backend import MAX_STEPS_PER_CALL, Backend
 from nanogpt.config import learning_rate_at
 from nanogpt.errors import InputError
 from nanogpt.hardware import model_flops_utilization
+from nanogpt.head_log import HeadLog
 from nanogpt.language_model import LanguageModel, mean_loss
 from nanogpt.metrics import Reporter
 from nanogpt.randomness import dropout_keys
@@ -38,6 +39,7 @@ class Training:
         self.run, self.backend, self.reporter = run, backend, reporter
         self.config = run.config.training
         self.step = run.state.step
+        self._heads = HeadLog(run)
         self._last: dict[str, Any] = {
             "step": self.step,
             "loss": None,
@@ -138,6 +140,7 @@ class Training:
             mean_loss(self.backend, tokens_N, splits.block_size)
             for tokens_N in (splits.training_sample(), splits.validation_tokens())
         )
+        self._heads.append(self.step, self.backend)
         record = self._record(train_loss, val_loss)
         self._save()
         model = LanguageModel(self.backend, self.run.config.model, self.run.tokenizer, {})
