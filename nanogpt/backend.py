@@ -96,6 +96,9 @@ class Backend(Protocol):
     def attention(self, tokens_BT: np.ndarray) -> np.ndarray:
         """Attention weights of every layer and head, without dropout: `[L, B, H, T, T]`."""
 
+    def head_outputs(self, tokens_BT: np.ndarray) -> np.ndarray:
+        """What each head takes in, before the output projection, without dropout: `[L, B, H, T, D]`."""
+
     def generate(
         self, prompt_BT: np.ndarray, uniforms_BN: np.ndarray, policy: SamplingPolicy
     ) -> Iterator[np.ndarray]:

@@ -3,6 +3,7 @@
 out/shakespeare/
     config.json      the flags, as the next start takes them over
     metrics.jsonl    what was measured (metrics.py)
+    heads.jsonl      how the heads formed (head_log.py)
     checkpoints/     what it goes on from (checkpoint.py)
     environment.json device and versions of the last start (report.py)
     report.md        all of this for a person, with loss.svg and samples.md (report.py)

@@ -15,6 +15,7 @@ from nanogpt.backend import MAX_STEPS_PER_CALL, Backend
 from nanogpt.config import learning_rate_at
 from nanogpt.errors import InputError
 from nanogpt.hardware import model_flops_utilization
+from nanogpt.head_log import HeadLog
 from nanogpt.language_model import LanguageModel, mean_loss
 from nanogpt.metrics import Record, Reporter, seconds_left
 from nanogpt.randomness import dropout_keys
@@ -38,6 +39,7 @@ class Training:
         self.run, self.backend, self.reporter = run, backend, reporter
         self.config = run.config.training
         self.step = run.state.step
+        self._heads = HeadLog(run)
         self._last: Record = {
             "step": self.step,
             "loss": None,
@@ -146,6 +148,7 @@ class Training:
             for tokens_N in (splits.training_sample(), splits.validation_tokens())
         )
         record = self._record(train_loss, val_loss, self._sample())
+        self._heads.append(self.step, self.backend)
         self._save()
         self.reporter.evaluation(record)
         self._evaluation_seconds = time.monotonic() - began

@@ -57,6 +57,9 @@ class Backend:
         self._losses = jax.jit(self._token_losses)
         self._logits = jax.jit(lambda weights, tokens_BT: self._fast_model(weights)(tokens_BT))
         self._attention = jax.jit(lambda weights, tokens_BT: self._model(weights).attention(tokens_BT))
+        self._head_outputs = jax.jit(
+            lambda weights, tokens_BT: self._fast_model(weights).head_outputs(tokens_BT)
+        )
         self._fill = jax.jit(lambda weights, *args: fill(self._fast_model(weights), config, *args))
         self._continue = jax.jit(
             lambda weights, policy, *args: continue_text(self._fast_model(weights), policy, *args),
@@ -109,6 +112,9 @@ class Backend:
 
     def attention(self, tokens_BT: np.ndarray) -> np.ndarray:
         return np.asarray(self._attention(self._weights, tokens_BT), np.float32)
+
+    def head_outputs(self, tokens_BT: np.ndarray) -> np.ndarray:
+        return np.asarray(self._head_outputs(self._weights, tokens_BT), np.float32)
 
     def generate(
         self, prompt_BT: np.ndarray, uniforms_BN: np.ndarray, policy: SamplingPolicy

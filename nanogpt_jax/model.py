@@ -54,6 +54,16 @@ class GPT(nnx.Module):
             x_BTC = block(x_BTC)
         return jnp.stack(weights_LBHTS)
 
+    def head_outputs(self, tokens_BT: jax.Array) -> jax.Array:
+        """What each head takes in, before the output projection, without dropout: `[L, B, H, T, D]`."""
+        x_BTC = self.embed(tokens_BT)
+        heads_LBHTD = []
+        for block in self.blocks:
+            query_key_value = block.attention.project(block.attention_norm(x_BTC))
+            heads_LBHTD.append(block.attention.attend(*query_key_value))
+            x_BTC = block(x_BTC)
+        return jnp.stack(heads_LBHTD)
+
 
 class Block(nnx.Module):
     """Attention, then a feed-forward network, each behind a LayerNorm and added to the stream."""

@@ -109,6 +109,10 @@ class Backend:
     def attention(self, tokens_BT: np.ndarray) -> np.ndarray:
         return self._cast_model().attention(self._tokens(tokens_BT)).float().cpu().numpy()
 
+    @torch.inference_mode()
+    def head_outputs(self, tokens_BT: np.ndarray) -> np.ndarray:
+        return self._cast_model().head_outputs(self._tokens(tokens_BT)).float().cpu().numpy()
+
     def generate(
         self, prompt_BT: np.ndarray, uniforms_BN: np.ndarray, policy: SamplingPolicy
     ) -> Iterator[np.ndarray]:

@@ -55,6 +55,16 @@ class GPT(nn.Module):
             x_BTC = block(x_BTC)
         return torch.stack(weights_LBHTS)
 
+    def head_outputs(self, tokens_BT: Tensor) -> Tensor:
+        """What each head takes in, before the output projection, without dropout: `[L, B, H, T, D]`."""
+        x_BTC = self.embed(tokens_BT)
+        heads_LBHTD = []
+        for block in self.blocks:
+            query_key_value = block.attention.project(block.attention_norm(x_BTC))
+            heads_LBHTD.append(block.attention.attend(*query_key_value))
+            x_BTC = block(x_BTC)
+        return torch.stack(heads_LBHTD)
+
 
 class Block(nn.Module):
     """Attention, then a feed-forward network, each behind a LayerNorm and added to the stream."""

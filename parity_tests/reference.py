@@ -1,5 +1,7 @@
 """The judge: the whole model and AdamW in float64 numpy, written from the definitions, not from a twin."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from nanogpt.config import ModelConfig, TrainingConfig
@@ -13,8 +15,12 @@ def logits(
     tokens_BT: np.ndarray,
     keys_B2: np.ndarray | None = None,
     hidden: list[np.ndarray] | None = None,
+    replace_heads: Callable[[int, np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Logits `[B, T, V]` in float64; with keys, dropout acts. What enters an activation goes to `hidden`."""
+    """Logits `[B, T, V]` in float64; with keys, dropout acts. What enters an activation goes to `hidden`.
+
+    `replace_heads` may put something else in place of what a layer's heads take in, `[B, T, H, D]`.
+    """
     w = {name: array.astype(np.float64) for name, array in weights.items()}
     B, T = tokens_BT.shape
     C, H = config.n_embd, config.n_head
@@ -29,8 +35,11 @@ def logits(
         scores = np.einsum("bhtd,bhsd->bhts", query, key) / np.sqrt(C // H)
         future = np.arange(T)[None, :] > np.arange(T)[:, None]
         attention = dropout(config, softmax(np.where(future, -np.inf, scores)), keys_B2, layer, 0)
-        heads = np.einsum("bhts,bhsd->bthd", attention, value).reshape(B, T, C)
-        x = x + dropout(config, linear(w, f"{name}.attention.output", heads), keys_B2, layer, 1)
+        heads = np.einsum("bhts,bhsd->bthd", attention, value)
+        if replace_heads is not None:
+            heads = replace_heads(layer, heads)
+        mixed = linear(w, f"{name}.attention.output", heads.reshape(B, T, C))
+        x = x + dropout(config, mixed, keys_B2, layer, 1)
         expanded = linear(w, f"{name}.feed_forward.expand", layer_norm(w, f"{name}.feed_forward_norm", x))
         if hidden is not None:
             hidden.append(expanded)
@@ -44,8 +53,12 @@ def loss(
     weights: Weights, config: ModelConfig, tokens_BT1: np.ndarray, keys_B2: np.ndarray | None = None
 ) -> float:
     """Mean cross-entropy in nats of each token after the first."""
-    probabilities = softmax(logits(weights, config, tokens_BT1[:, :-1], keys_B2))
-    return float(-np.log(np.take_along_axis(probabilities, tokens_BT1[:, 1:, None], axis=-1)).mean())
+    return float(losses(logits(weights, config, tokens_BT1[:, :-1], keys_B2), tokens_BT1[:, 1:]).mean())
+
+
+def losses(logits_BTV: np.ndarray, targets_BT: np.ndarray) -> np.ndarray:
+    """Cross-entropy of each target in nats: `[B, T]`."""
+    return -np.log(np.take_along_axis(softmax(logits_BTV), targets_BT[..., None], axis=-1))[..., 0]
 
 
 def adamw(

@@ -142,6 +142,7 @@ def test_every_operation_has_an_mps_kernel(
         backend.losses(tokens_BT1)
         backend.logits(tokens_BT1[:, :T])
         backend.attention(tokens_BT1[:, :T])
+        backend.head_outputs(tokens_BT1[:, :T])
         for policy in (SamplingPolicy(0.0), SamplingPolicy(0.8, top_k=3), SamplingPolicy(1.0, top_p=0.5)):
             list(backend.generate(tokens_BT1[:2, :3], sampling_uniforms(1, range(2), 2 * T), policy))
         backend.load(backend.state())

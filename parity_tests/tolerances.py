@@ -15,6 +15,7 @@ class Tolerance(NamedTuple):
 TOLERANCES = {
     "queries, keys, values": Tolerance(5e-6, "one product over C channels, summed in another order"),
     "attention weights": Tolerance(5e-6, "a product and a softmax"),
+    "head outputs": Tolerance(5e-6, "values, summed by these weights"),
     "block output": Tolerance(5e-6, "four products, two LayerNorms"),
     "logits": Tolerance(5e-6, "all blocks, then the head"),
     "loss": Tolerance(1e-6, "a mean over all tokens: errors cancel"),
