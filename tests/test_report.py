@@ -202,7 +202,7 @@ def test_a_quiet_run_prints_nothing_and_writes_everything(
     flags = [*tiny_flags(text_file), f"--backend={backend}", "--out_dir=run", "--quiet", "--log=tensorboard"]
     done = subprocess.run([sys.executable, ROOT / "train.py", *flags], cwd=tmp_path, capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    written = {"config.json", "environment.json", "metrics.jsonl", "checkpoints", *REPORTS}
+    written = {"config.json", "environment.json", "metrics.jsonl", "heads.jsonl", "checkpoints", *REPORTS}
     names = {file.name for file in (tmp_path / "run").iterdir()}
     assert written < names
     (events,) = names - written
