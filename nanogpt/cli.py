@@ -1,4 +1,4 @@
-"""The front doors: what `train.py` and `sample.py` take, say and exit with."""
+"""The front doors: what `train.py`, `sample.py` and `visualize.py` take, say and exit with."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ from nanogpt.data import EVALUATION_TOKENS, decode_text, read_text
 from nanogpt.errors import InputError
 from nanogpt.events import EventLog
 from nanogpt.language_model import load
-from nanogpt.metrics import Record, Reporter
+from nanogpt.metrics import Record, Reporter, write_atomically
 from nanogpt.presets import PRESETS
 from nanogpt.report import write_environment, write_report
 from nanogpt.run import Run, open_run, saved_config
@@ -85,6 +85,21 @@ class SampleFlags:
     """One seed gives one text, on either backend."""
 
 
+@dataclass(frozen=True)
+class VisualizeFlags:
+    """Write a page that shows what every attention head looks at: one file, for any browser, offline."""
+
+    model: ModelChoice = field(default_factory=ModelChoice)
+    text: str | None = None
+    """What the model reads: a text, @file, or - for standard input; else where the validation text begins."""
+    compare: str | None = None
+    """jax or torch, the folder of another run, or another checkpoint: latest, best or a step."""
+    html: Path = Path("attention.html")
+    """The page to write."""
+    open: bool = False
+    """Show it in the browser."""
+
+
 def train_main(arguments: list[str] | None = None) -> int:
     """`train.py`. Returns its exit code: 0, 2 for bad input, 128 + the number of a signal that stopped it."""
     return guarded(_train, sys.argv[1:] if arguments is None else arguments)
@@ -93,6 +108,11 @@ def train_main(arguments: list[str] | None = None) -> int:
 def sample_main(arguments: list[str] | None = None) -> int:
     """`sample.py`. Returns its exit code, as train_main."""
     return guarded(_sample, sys.argv[1:] if arguments is None else arguments)
+
+
+def visualize_main(arguments: list[str] | None = None) -> int:
+    """`visualize.py`. Returns its exit code, as train_main."""
+    return guarded(_visualize, sys.argv[1:] if arguments is None else arguments)
 
 
 def _train(arguments: list[str]) -> int:
@@ -196,6 +216,30 @@ def _sample(arguments: list[str]) -> int:
             # The prompt waits for the first piece: an error leaves standard output empty.
             print(piece if number else prompt + piece, end="", flush=True)
         print()
+    return 0
+
+
+def _visualize(arguments: list[str]) -> int:
+    flags = _parse(VisualizeFlags, arguments, VisualizeFlags())
+    file = flags.html.absolute()
+    if file.is_dir() or not file.parent.is_dir():
+        raise InputError(f"--html {flags.html} must be a file in a folder that is there")
+    text = None if flags.text is None else _prompt(flags.text)
+    out_dir = flags.model.out_dir or _newest_run(Path("out"))
+    model = load(out_dir, flags.model.backend, device=flags.model.device, checkpoint=flags.model.checkpoint)
+    # Here, so that train.py and sample.py start without them.
+    import webbrowser
+
+    from nanogpt.page.contents import contents
+    from nanogpt.page.document import page
+
+    figures = contents(
+        out_dir, model, text=text, compare=flags.compare, device=flags.model.device, tell=_tell
+    )
+    write_atomically(file, page(figures, title=f"Attention: {figures['facts']}"))
+    _tell(f"Wrote {flags.html}, {file.stat().st_size / 1e6:.2f} MB: open it in a browser, no network needed")
+    if flags.open:
+        webbrowser.open(file.as_uri())
     return 0
 
 

@@ -57,6 +57,23 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> P
     return out_dir
 
 
+# What a page must show as it stands: markup, both directions of writing, blanks and separators of all kinds.
+STRANGE = (
+    "</script><img src=x onerror=alert(1)><!--\t\u05e9\u05dc\u05d5\u05dd &amp;"
+    "\u202e\u2028\u00a0\r\n\U0001f600'\"{{}}"
+)
+
+
+@pytest.fixture(scope="session")
+def strange_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 10 steps on STRANGE again and again, 4 heads that see 80 characters. Not to be written to."""
+    folder = tmp_path_factory.mktemp("strange")
+    (folder / "text.txt").write_text(STRANGE * 40, encoding="utf-8", newline="")
+    flags = [*tiny_flags(folder / "text.txt"), "--block_size=80", "--n_layer=2", "--max_iters=10"]
+    assert train_main([f"--out_dir={folder / 'run'}", *flags, "--backend=torch", "--quiet"]) == 0
+    return folder / "run"
+
+
 def assert_same_weights(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     assert actual.keys() == expected.keys()
     for name in expected:

@@ -16,6 +16,7 @@ ALLOWED = {
     "nanogpt_torch": {"torch", "nanogpt_torch"},
     "train.py": set(),
     "sample.py": set(),
+    "visualize.py": set(),
 }
 
 
@@ -36,7 +37,7 @@ def test_sources_keep_the_import_rules(place: str) -> None:
         assert imports(file, at_import_time=True) & ours <= ALLOWED[place], file
         if place.startswith("nanogpt_"):
             assert imports(file, at_import_time=False) & ours <= ALLOWED[place], file
-    for file in (ROOT / "train.py", ROOT / "sample.py"):
+    for file in (ROOT / "train.py", ROOT / "sample.py", ROOT / "visualize.py"):
         assert imports(file, at_import_time=False) == {"sys", "nanogpt"}
 
 
@@ -53,6 +54,7 @@ def test_the_core_loads_no_framework(finished_run: Path) -> None:
     loaded = modules_after("import nanogpt, nanogpt.cli, nanogpt.huggingface", finished_run)
     others = {"nanogpt_jax", "nanogpt_torch", "safetensors", "tensorboard", "tokenizers", "transformers"}
     assert not loaded & (FRAMEWORKS | others)
+    assert not loaded & {"nanogpt.page", "webbrowser"}
 
 
 LOAD = "import os, nanogpt; m = nanogpt.load(os.environ['OUT_DIR'], backend='{}'); m.generate(max_tokens=2)"

@@ -27,7 +27,8 @@ def test_every_flag_that_is_named_exists() -> None:
     help_text = " ".join(
         subprocess.run([sys.executable, *door, "--help"], cwd=ROOT, capture_output=True, text=True).stdout
         for door in (
-            *(["train.py"], ["sample.py"], ["-m", "benchmarks"], ["-m", "parity_tests.curves"]),
+            *(["train.py"], ["sample.py"], ["visualize.py"]),
+            *(["-m", "benchmarks"], ["-m", "parity_tests.curves"]),
             *(["-m", "nanogpt.huggingface", command] for command in ("export", "import")),
         )
     )

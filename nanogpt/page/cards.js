@@ -1,0 +1,154 @@
+// What each head does, as it was measured: a card each, the same as a table, and how the chosen head formed.
+
+const BARS = { width: 260, row: 13, label: 104, right: 34 };
+const CURVES = { width: 960, height: 240, left: 44, right: 190, top: 8, bottom: 24, label: 15 };
+const minus = (figure) => figure.replaceAll("-", "−");
+const interval = ({ low, high }, digits) => minus(`${low.toFixed(digits)} to ${high.toFixed(digits)}`);
+
+function method() {
+  const roles = report.heads.filter(({ role }) => role).length, all = report.heads.length;
+  const [first, second] = report.repeats_loss;
+  const claims = `; of the other ${all - roles} nothing is claimed. A role is given where two intervals lie above `
+    + `their thresholds: the excess above ${report.excess_threshold}, and the rise of the loss without the head `
+    + `above ${report.ablation_threshold} nats a ${unit}.`;
+  const how = `Measured on ${report.windows} windows of text that the model was not trained on. A bar is the `
+    + "share of its attention that a head gives to something, beyond the larger of two baselines: attention "
+    + "spread evenly, and its own attention laid over another text. Whiskers and ranges are 95\u00a0% "
+    + "intervals.";
+  const repeats = `On random ${unit}s written twice, the loss is ${first.mean.toFixed(2)} nats the first time `
+    + `and ${second.mean.toFixed(2)} the second: what induction gains.`;
+  const meanings = Object.entries(report.detectors).flatMap(([name, meaning]) => {
+    return [element("dt", {}, name), element("dd", {}, meaning)];
+  });
+  put("method",
+    element("p", {}, element("b", {}, `${roles} of ${all} heads have a role`), claims),
+    element("p", {}, how),
+    element("details", {},
+      element("summary", {}, "What is looked for"),
+      element("dl", {}, ...meanings),
+      element("p", {}, repeats)));
+}
+
+function cards() {
+  const excesses = report.heads.flatMap(({ scores }) => Object.values(scores).map(({ excess }) => excess));
+  const low = Math.min(0, ...excesses.map((excess) => excess.low));
+  const high = Math.max(report.excess_threshold, ...excesses.map((excess) => excess.high));
+  const made = report.heads.map((head, index) => card(head, index, [low, high]));
+  document.querySelector("#cards .cards").append(...made);
+  whenever(["head"], () => {
+    made.forEach((one, index) => one.classList.toggle("current", index === state.head));
+  });
+}
+
+function card(head, index, range) {
+  const look = () => {
+    choose({ head: index });
+    byId("main").scrollIntoView();
+    byId("thumbnails").querySelectorAll("button")[index].focus({ preventScroll: true });
+  };
+  const show = element("button", { onclick: look, title: "Show this head above" }, shortName(index));
+  const name = element("p", { className: "label" }, head.role ?? "no claim");
+  return element("article", { className: head.role ? "role" : "", id: `card-${index}` },
+    element("header", {}, element("h3", {}, show), name),
+    element("p", { className: "sentence" }, head.sentence),
+    bars(head.scores, range),
+    element("dl", { className: "figures" },
+      ...figure("loss without it", signed(head.ablation.mean, 4), interval(head.ablation, 4)),
+      ...figure("entropy, bits", head.entropy.mean.toFixed(2), interval(head.entropy, 2)),
+      ...figure("mean distance", head.distance.mean.toFixed(1), interval(head.distance, 1))),
+    example(head.example));
+}
+
+function figure(name, value, range) {
+  return [element("dt", {}, name), element("dd", {}, value), element("dd", {}, element("small", {}, range))];
+}
+
+/** Excess of every detector over its baselines, with its interval; the dashed line is where a role begins. */
+function bars(scores, [low, high]) {
+  const { width, row, label, right } = BARS, names = Object.keys(scores), height = names.length * row;
+  const x = (value) => label + ((value - low) / (high - low)) * (width - label - right);
+  const upright = (value, name) => {
+    return drawn("line", { x1: x(value), x2: x(value), y1: 0, y2: height, class: name });
+  };
+  const spoken = names.map((name) => `${name} ${scores[name].excess.mean.toFixed(2)}`).join(", ");
+  const viewBox = `0 0 ${width} ${height}`;
+  const chart = drawn("svg", { viewBox, class: "bars", role: "img", "aria-label": spoken });
+  chart.append(upright(report.excess_threshold, "threshold"), upright(0, "axis"));
+  names.forEach((name, index) => {
+    const { share, uniform, shuffled, excess } = scores[name], y = (index + 0.5) * row;
+    const [from, to] = [0, excess.mean].map(x).sort((a, b) => a - b);
+    const strong = excess.low > report.excess_threshold;
+    const exact = `${name}: ${excess.mean.toFixed(3)} (${interval(excess, 3)}); `
+      + `share ${share.mean.toFixed(3)}, spread evenly ${uniform.toFixed(3)}, over another text ${shuffled.toFixed(3)}`;
+    chart.append(drawn("g", { class: strong ? "strong" : "" },
+      drawn("title", {}, exact),
+      drawn("rect", { x: 0, y: index * row, width, height: row, class: "catch" }),
+      drawn("text", { x: label - 8, y, "text-anchor": "end" }, name),
+      drawn("rect", { x: from, y: y - 3.5, width: to - from, height: 7, class: "value" }),
+      drawn("path", { d: `M${x(excess.low)} ${y}H${x(excess.high)}`, class: "whisker" }),
+      strong ? drawn("text", { x: x(excess.high) + 5, y }, signed(excess.mean, 2)) : ""));
+  });
+  return chart;
+}
+
+/** The place of the corpus where the head does it best, in the colours of the text above. */
+function example({ text, query, weights }) {
+  const spans = text.map((piece, index) => {
+    return element("span", { className: index === query ? "query" : "" }, visible(piece));
+  });
+  whenever(["dark"], () => weights.forEach((weight, index) => {
+    tint(spans[index], colourAt(maps[theme()], Math.round(255 * Math.sqrt(weight))));
+  }));
+  return element("p", { className: "example", dir: "auto" }, ...spans);
+}
+
+function scoreTable() {
+  const names = Object.keys(report.heads[0].scores);
+  const cell = (estimate, digits) => {
+    return element("td", { title: interval(estimate, digits) }, minus(estimate.mean.toFixed(digits)));
+  };
+  const others = ["loss without it", "entropy", "distance", "induction on repeats"];
+  const titles = ["head", "role", ...names, ...others].map((name) => element("th", { scope: "col" }, name));
+  const lines = report.heads.map((head, index) => element("tr", {},
+    element("th", { scope: "row" }, shortName(index)),
+    element("td", {}, head.role ?? "no claim"),
+    ...names.map((name) => cell(head.scores[name].excess, 3)),
+    cell(head.ablation, 4), cell(head.entropy, 2), cell(head.distance, 1), cell(head.repeats, 3)));
+  byId("scores").lastElementChild.append(element("table", {},
+    element("caption", {}, "Excess over the baselines, and what else was measured"),
+    element("thead", {}, element("tr", {}, ...titles)),
+    element("tbody", {}, ...lines)));
+}
+
+/** Share of the chosen head's attention against training step: a line for each detector. */
+function formationChart() {
+  const { width, height, left, right, top, bottom, label } = CURVES, { steps, shares } = formation;
+  const [first, last] = [steps[0], steps.at(-1)], end = width - right;
+  const x = (step) => left + ((step - first) / (last - first || 1)) * (end - left);
+  const y = (share) => top + (1 - share) * (height - bottom - top);
+  const words = (x, y, anchor, content) => drawn("text", { x, y, "text-anchor": anchor }, content);
+  whenever(["head"], () => {
+    const [layer, head] = layerAndHead(state.head);
+    const curves = Object.entries(shares).map(([name, all]) => [name, all.map((share) => share[layer][head])]);
+    curves.sort(([, a], [, b]) => b.at(-1) - a.at(-1));
+    const spoken = `Shares of attention of ${nameOf(state.head)} from step ${first} to ${last}`;
+    const chart = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": spoken });
+    for (const share of [0, 0.5, 1]) {
+      chart.append(drawn("line", { x1: left, x2: end, y1: y(share), y2: y(share), class: "grid" }));
+      chart.append(words(left - 8, y(share), "end", percent(share).replace(".0", "")));
+    }
+    chart.append(words(left, height - 8, "start", `step ${first.toLocaleString("en")}`));
+    chart.append(words(end, height - 8, "end", `step ${last.toLocaleString("en")}`));
+    let place = -Infinity;
+    curves.forEach(([name, values], rank) => {
+      // Each name below the one before, and none below the chart.
+      const lowest = y(0) - label * (curves.length - 1 - rank);
+      place = Math.min(Math.max(place + label, y(values.at(-1))), lowest);
+      const points = values.map((value, i) => `${x(steps[i]).toFixed(1)} ${y(value).toFixed(1)}`);
+      chart.append(drawn("g", { class: rank ? "curve" : "curve first" },
+        drawn("path", { d: `M${points.join("L")}` }),
+        words(end + 8, place, "start", `${name} ${percent(values.at(-1))}`)));
+    });
+    document.querySelector("#formation .chart").replaceChildren(chart);
+  });
+}

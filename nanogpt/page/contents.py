@@ -1,0 +1,155 @@
+"""What the page holds: a text as one model reads it, or two, and what is known of the model's heads."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nanogpt.data import Splits, load_corpus
+from nanogpt.errors import InputError
+from nanogpt.heads import HeadReport, measure_heads
+from nanogpt.language_model import LanguageModel, load, read_checkpoint
+from nanogpt.metrics import read_metrics
+from nanogpt.page.colours import colour_maps
+from nanogpt.page.figures import Reading, comparison
+from nanogpt.tokenizer import CharTokenizer, NoTokenizer
+from nanogpt.weights import count_parameters
+
+MOST_EVALUATIONS = 200  # shown of how heads formed
+
+
+def contents(
+    folder: Path,
+    model: LanguageModel,
+    *,
+    text: str | None,
+    compare: str | None,
+    device: str,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """All figures, as JSON takes them, of `text` or else of where the validation text begins.
+
+    `compare` is a backend, the folder of another run or a checkpoint of this one. Raises InputError for a
+    text that can't be read, a second model that doesn't fit, and no text where the run's own is missing.
+    """
+    if isinstance(model.tokenizer, NoTokenizer):
+        raise InputError("this model came without a tokenizer.json: its tokens have no text to show")
+    tokens_N = beginning(model) if text is None else model.tokenizer.encode(text)
+    if not len(tokens_N):
+        raise InputError("the text is empty: there is nothing to look at")
+    notices = []
+    seen = model.config.block_size
+    if len(tokens_N) > seen:
+        notices.append(f"The model sees {seen} tokens: these are the last of {len(tokens_N):,}.")
+    one = Reading(folder, model, tokens_N[-seen:])
+    figures = one.figures()
+    other = other_reading(compare, one, device) if compare else None
+    report = None
+    try:
+        report = measured(one, tell)
+    except InputError as error:
+        notices.append(f"The heads are not measured: {error}.")
+    for notice in notices:
+        tell(notice)
+    return figures | {
+        "unit": "character" if isinstance(model.tokenizer, CharTokenizer) else "token",
+        "facts": facts(one),
+        "notice": " ".join(notices),
+        "comparison": comparison(one, other) if other else None,
+        "report": asdict(report) if report else None,
+        "formation": formation(folder, model.metadata["step"]),
+        "maps": {name: base64.b64encode(map_.tobytes()).decode() for name, map_ in colour_maps().items()},
+    }
+
+
+def beginning(model: LanguageModel) -> np.ndarray:
+    """The first block_size tokens of the validation text."""
+    try:
+        return validation_tokens(model)[: model.config.block_size]
+    except InputError as error:
+        raise InputError(f"{error}: give a --text") from None
+
+
+def validation_tokens(model: LanguageModel) -> np.ndarray:
+    """Tokens of the text that the model was validated on: int32 `[N]`.
+
+    Raises InputError where that text is not at hand, or is no longer what it was.
+    """
+    trained_on = model.metadata["data"]
+    if trained_on is None:
+        raise InputError(
+            "this model was imported and not trained here, so that no text is known to be new to it"
+        )
+    corpus = load_corpus(model.metadata["config"]["run"]["data"])
+    if corpus.fingerprint != trained_on:
+        raise InputError(f"{corpus.name} is no longer the text that this model was trained on")
+    return Splits.of(corpus, model.tokenizer, model.config.block_size).validation_tokens()
+
+
+def measured(one: Reading, tell: Callable[[str], None]) -> HeadReport:
+    """What every head does, on the validation text. Raises InputError where it is missing or too short."""
+    model = one.model
+    validation_N = validation_tokens(model)
+    tell(f"Measuring {model.config.n_layer * model.config.n_head} heads on the validation text ...")
+    weights = read_checkpoint(one.folder, model.metadata["step"])[0].weights
+    texts = one.texts(np.arange(model.config.vocab_size))
+    return measure_heads(model.backend, model.config, weights, validation_N, texts)
+
+
+def other_reading(wanted: str, one: Reading, device: str) -> Reading:
+    """The same text, read by what `--compare` names. Raises InputError where the two don't fit."""
+    backend, step = one.model.backend.name, one.model.metadata["step"]
+    if wanted in ("jax", "torch"):
+        other = Reading(one.folder, load(one.folder, wanted, device=device, checkpoint=step), one.tokens_T)
+    elif (folder := Path(wanted).expanduser()).is_dir():
+        other = Reading(folder, load(folder, backend, device=device), one.tokens_T)
+    elif wanted in ("latest", "best") or wanted.isdecimal():
+        model = load(one.folder, backend, device=device, checkpoint=wanted)
+        other = Reading(one.folder, model, one.tokens_T)
+    else:
+        raise InputError(
+            f"--compare {wanted!r} is neither a backend (jax, torch) nor the folder of a run nor one of the "
+            "run's checkpoints (latest, best or a step)"
+        )
+    here, there = one.model.config, other.model.config
+    differences = [
+        f"{name} is {getattr(here, name)} in the one and {getattr(there, name)} in the other"
+        for name in ("n_layer", "n_head", "vocab_size")
+        if getattr(here, name) != getattr(there, name)
+    ]
+    if not differences and one.pieces != other.pieces:
+        differences = ["their vocabularies differ"]
+    if len(one.tokens_T) > there.block_size:
+        differences.append(f"the text has {len(one.tokens_T)} tokens, and the other sees {there.block_size}")
+    if differences:
+        raise InputError(f"{one} and {other} can't be compared: {'; '.join(differences)}")
+    return other
+
+
+def formation(folder: Path, last_step: int) -> dict[str, Any] | None:
+    """How the heads of a run formed, up to a step: the share of each detector, layer and head, by step."""
+    records = [record for record in read_metrics(folder / "heads.jsonl") if record["step"] <= last_step]
+    if not records:
+        return None
+    records = records[:: -(-len(records) // MOST_EVALUATIONS)]
+    always = [name for name in records[-1]["scores"] if all(name in record["scores"] for record in records)]
+    return {
+        "steps": [record["step"] for record in records],
+        "shares": {name: [record["scores"][name] for record in records] for name in always},
+    }
+
+
+def facts(one: Reading) -> str:
+    """What is looked at, in a line."""
+    model = one.model
+    metrics = model.metadata["metrics"]
+    return " · ".join(
+        [
+            *one.origin,
+            *([f"validation loss {metrics['val_loss']:.3f}"] if metrics else []),
+            f"{count_parameters(model.config):,} parameters",
+        ]
+    )

@@ -1,0 +1,58 @@
+"""The page as one file: figures as JSON, the scripts and the style beside them, and nothing from outside."""
+
+import base64
+import hashlib
+import html
+import json
+from importlib import resources
+from string import Template
+from typing import Any
+
+SCRIPTS = ("data", "elements", "pictures", "explore", "cards", "tour", "start")
+
+
+def page(figures: dict[str, Any], title: str) -> str:
+    """The document that shows the figures (contents.py)."""
+    folder = resources.files("nanogpt.page")
+    style, document, *scripts = (
+        (folder / name).read_text(encoding="utf-8")
+        for name in ("attention.css", "attention.html", *(f"{name}.js" for name in SCRIPTS))
+    )
+    script = "".join(scripts)
+    return Template(document).substitute(
+        style=style,
+        style_hash=_hash(style),
+        script=script,
+        script_hash=_hash(script),
+        data=_as_json(figures),
+        title=html.escape(title),
+        summary=_summary(figures["report"]),
+        unit=figures["unit"],
+    )
+
+
+def _summary(report: dict[str, Any] | None) -> str:
+    """For a reader without JavaScript: a sentence for each head."""
+    return "".join(
+        f"<li>Layer {head['layer']}, head {head['head']}: {html.escape(head['sentence'])}</li>\n"
+        for head in (report["heads"] if report else [])
+    )
+
+
+def _hash(content: str) -> str:
+    """What a Content-Security-Policy calls the one script, or style, that may act."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def _as_json(figures: dict[str, Any]) -> str:
+    """ASCII without `<`: nothing in it can end the element that holds it."""
+    return json.dumps(_rounded(figures), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _rounded(value: Any) -> Any:
+    """Five digits say all that the page shows."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,47 @@
+// Elements of the page, and the one way in which it changes. Text enters the page here, as text.
+
+/** An element with properties and children; strings become text, never markup. */
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** The same for SVG, which knows attributes alone. */
+function drawn(tag, attributes = {}, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+const byId = (id) => document.getElementById(id);
+const put = (id, ...children) => byId(id).replaceChildren(...children);
+
+const followers = [];
+
+/** Call `follow` now and then: whenever one of these of the state changes, or anything if none is named. */
+function whenever(keys, follow) {
+  followers.push((change) => {
+    if (!keys.length || keys.some((key) => key in change)) follow();
+  });
+}
+
+function choose(change) {
+  Object.assign(state, change);
+  for (const follow of followers) follow(change);
+}
+
+/** Buttons of which one is pressed: `choices` names the values that `state[key]` may have. */
+function choiceButtons(id, key, choices) {
+  put(id, ...Object.entries(choices).map(([value, label]) => {
+    const button = element("button", { onclick: () => choose({ [key]: value }) }, label);
+    whenever([key], () => button.setAttribute("aria-pressed", state[key] === value));
+    return button;
+  }));
+}
+
+/** Where an arrow key leads: steps to the right, and down. */
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+const within = (least, value, most) => Math.min(most, Math.max(least, value));

@@ -1,0 +1,142 @@
+// The text in colours, where a piece looks most, and what the model expects next.
+
+const STRONGEST = 5;
+const surprises = [0, ...data.losses]; // nobody guesses the first piece
+const greatest = Math.max(...surprises, 1e-9);
+
+/** The byte of a piece in the chosen one's row or column of the head; null where nothing can be seen. */
+function codeFor(index) {
+  const [query, key] = state.mode === "from" ? [index, state.at] : [state.at, index];
+  return key <= query ? codesOf(state.head)[cellOf(query, key)] : null;
+}
+
+function text() {
+  const box = byId("text");
+  const options = pieces.map((piece, index) => {
+    const sign = visible(piece);
+    const className = sign === piece ? "" : "sign";
+    return element("span", { id: `piece-${index}`, role: "option", ariaLabel: sign, className }, sign);
+  });
+  // Behind its sign, a line break breaks the line and a tab moves on.
+  box.append(...options.flatMap((option, index) => [option, ...(pieces[index].match(/[\n\t]+$/) ?? [])]));
+  const indexOf = (event) => options.indexOf(event.target.closest("#text span"));
+  box.onpointerover = (event) => {
+    const at = indexOf(event);
+    if (at >= 0 && !state.held) choose({ at, cell: null });
+  };
+  box.onclick = (event) => {
+    const at = indexOf(event);
+    if (at >= 0) choose({ at, cell: null, held: !(state.held && state.at === at) });
+  };
+  box.onkeydown = (event) => {
+    const at = reached(event.key, options);
+    if (at === undefined) return;
+    event.preventDefault();
+    choose({ at, cell: null, held: true });
+    options[at].scrollIntoView({ block: "nearest" });
+  };
+  whenever([], () => colour(options));
+  whenever(["at"], () => box.setAttribute("aria-activedescendant", options[state.at].id));
+}
+
+/** The piece that a key leads to from the chosen one. */
+function reached(key, options) {
+  const last = length - 1;
+  if (key === "Home") return 0;
+  if (key === "End") return last;
+  const [across, down] = ARROWS[key] ?? [0, 0];
+  if (across) return within(0, state.at + across, last);
+  if (!down) return undefined;
+  // The nearest in the line above or below, as lines are broken on this screen.
+  const places = options.map((option) => option.getClientRects()[0]);
+  const here = places[state.at];
+  const isBeyond = (place) => down * (place.top - here.top) > here.height / 2;
+  const line = places[down > 0 ? "find" : "findLast"](isBeyond)?.top;
+  const distance = (index) => Math.abs(places[index].left - here.left);
+  const inLine = [...places.keys()].filter((index) => places[index].top === line);
+  return inLine.reduce((best, index) => (distance(index) < distance(best) ? index : best), inLine[0]);
+}
+
+function colour(options) {
+  const colours = palette();
+  options.forEach((option, index) => {
+    const code = codeFor(index);
+    const byLoss = () => colourAt(maps[theme()], Math.round((255 * surprises[index]) / greatest));
+    const rgb = state.mode === "surprise" ? byLoss() : colours[code];
+    tint(option, rgb);
+    option.classList.toggle("out-of-sight", !rgb);
+    option.classList.toggle("pointed", state.cell?.[1] === index);
+    option.ariaSelected = index === state.at;
+  });
+}
+
+function tint(option, rgb) {
+  option.style.backgroundColor = rgb ? `rgb(${rgb.join(" ")})` : "";
+  option.style.color = rgb ? inkOn(rgb) : "";
+}
+
+/** Dark or light, whichever reads better (WCAG's relative luminance). */
+function inkOn(rgb) {
+  const [red, green, blue] = [...rgb].map((value) => ((value / 255 + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? "#14152a" : "#fffffd";
+}
+
+function legend() {
+  const bar = element("canvas", { width: 256, height: 1, ariaHidden: true });
+  const [low, high, hold] = ["span", "span", "span"].map((tag) => element(tag));
+  put("text-legend", low, bar, high, hold);
+  whenever(["mode", "scale", "view", "dark", "held"], () => {
+    const surprise = state.mode === "surprise", apart = isDifference() && !surprise;
+    const ends = surprise ? ["0", `${greatest.toFixed(1)} nats`]
+      : apart ? [-comparison.scale, comparison.scale].map(shown) : ["0 %", "100 %"];
+    [low.textContent, high.textContent] = ends;
+    hold.textContent = state.held ? "held; click it again to let go" : "a click holds it";
+    const map = maps[theme() + (apart ? "_difference" : "")];
+    const image = new ImageData(256, 1);
+    for (let i = 0; i < 256; i++) image.data.set([...colourAt(map, entryAt(i, surprise, apart)), 255], 4 * i);
+    bar.getContext("2d").putImageData(image, 0, 0);
+  });
+}
+
+/** Entry of the colour map at one of 256 even steps of the values. */
+function entryAt(step, surprise, apart) {
+  const value = apart ? (step - 128) / 127 : step / 255;
+  const scaled = state.scale === "root" && !surprise ? Math.sign(value) * Math.sqrt(Math.abs(value)) : value;
+  return within(0, Math.round(apart ? 128 + 127 * scaled : 255 * scaled), 255);
+}
+
+/** Of the chosen piece: what it looks at most, or what looks at it, and what is expected next. */
+function tables() {
+  whenever([], () => {
+    const { at } = state, piece = quoted(pieces[at]), next = pieces[at + 1];
+    const seen = pieces.map((_, index) => [index, codeFor(index)]).filter(([, code]) => code !== null);
+    const values = seen.map(([index, code]) => [index, valueOf(code)]);
+    values.sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
+    const whole = isDifference() ? comparison.scale : 1;
+    const strongest = values.slice(0, STRONGEST).map(([index, value]) => {
+      return [pieces[index], distance(index - at), Math.abs(value) / whole, shown(value)];
+    });
+    rows("strongest", `${piece} ${state.mode === "from" ? "is looked at by" : "looks at"}`, strongest);
+    const guesses = data.likeliest[at].map(([guess, share]) => {
+      return [guess, guess === next ? "came next" : "", share, percent(share)];
+    });
+    rows("guesses", `after ${piece} the model expects`, guesses);
+    const loss = surprises[at + 1];
+    put("next", next === undefined ? "Here the text ends."
+      : `Next came ${quoted(next)}: probability ${percent(Math.exp(-loss))}, loss ${loss.toFixed(2)} nats.`);
+  });
+}
+
+function distance(offset) {
+  return offset === 0 ? "itself" : `${Math.abs(offset)} ${offset < 0 ? "before" : "after"}`;
+}
+
+function rows(id, caption, entries) {
+  byId(id).caption.textContent = caption;
+  byId(id).tBodies[0].replaceChildren(...entries.map(([piece, note, share, figure]) => {
+    const head = element("th", { scope: "row" }, visible(piece));
+    const row = element("tr", {}, head, element("td", {}, note), element("td", {}, figure));
+    row.style.setProperty("--share", share);
+    return row;
+  }));
+}

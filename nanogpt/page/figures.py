@@ -1,0 +1,127 @@
+"""What a model makes of one text, as the numbers that the page shows."""
+
+import base64
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nanogpt.language_model import LanguageModel
+
+LIKELIEST = 5  # next tokens shown at each position
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A model and a text that it has read."""
+
+    folder: Path
+    """Of the model's run."""
+    model: LanguageModel
+    tokens_T: np.ndarray
+
+    @property
+    def origin(self) -> tuple[str, str, str]:
+        """Where it comes from: folder, step and backend."""
+        return str(self.folder), f"step {self.model.metadata['step']:,}", self.model.backend.name
+
+    def __str__(self) -> str:
+        return ", ".join(self.origin)
+
+    @property
+    def pieces(self) -> list[str]:
+        """The text of each token."""
+        return self.texts(self.tokens_T)
+
+    @cached_property
+    def attention(self) -> np.ndarray:
+        """Weights of every layer and head: float32 `[L, H, T, S]`."""
+        return self.model.attention(self.tokens_T[None])[:, 0]
+
+    @cached_property
+    def log_probabilities(self) -> np.ndarray:
+        """Of what comes after each token, in nats: float64 `[T, V]`."""
+        logits_TV = self.model.logits(self.tokens_T[None])[0].astype(np.float64)
+        logits_TV -= logits_TV.max(axis=1, keepdims=True)
+        return logits_TV - np.log(np.exp(logits_TV).sum(axis=1, keepdims=True))
+
+    @property
+    def losses(self) -> list[float]:
+        """Nats of every token but the first."""
+        return (-self.log_probabilities[np.arange(len(self.tokens_T) - 1), self.tokens_T[1:]]).tolist()
+
+    @property
+    def likeliest(self) -> list[list[tuple[str, float]]]:
+        """The likeliest next tokens at each position, and their probabilities."""
+        best_Tn = np.argsort(-self.log_probabilities, axis=1, kind="stable")[:, :LIKELIEST]
+        probabilities_Tn = np.exp(np.take_along_axis(self.log_probabilities, best_Tn, axis=1))
+        return [
+            list(zip(self.texts(best_n), probabilities_n.tolist(), strict=True))
+            for best_n, probabilities_n in zip(best_Tn, probabilities_Tn, strict=True)
+        ]
+
+    def texts(self, tokens_N: np.ndarray) -> list[str]:
+        """The text of each of some tokens, alone."""
+        return [self.model.tokenizer.decode(tokens_N[i : i + 1]) for i in range(len(tokens_N))]
+
+    def figures(self) -> dict[str, Any]:
+        """What was read, as JSON takes it: `attention` is packed, `error` the most that this changes."""
+        codes = coded(self.attention)
+        layers, heads = self.attention.shape[:2]
+        return {
+            "layers": layers,
+            "heads": heads,
+            "pieces": self.pieces,
+            "losses": self.losses,
+            "likeliest": self.likeliest,
+            "attention": packed(codes),
+            "error": float(np.abs(decoded(codes) - self.attention).max()),
+        }
+
+
+def comparison(one: Reading, other: Reading) -> dict[str, Any]:
+    """What `one` has more of than `other`: two readings of one text, by models with as many heads."""
+    difference_LHTS = one.attention - other.attention
+    largest_LH = np.abs(difference_LHTS).max(axis=(2, 3))
+    scale = float(largest_LH.max()) or 1.0
+    codes = coded_difference(difference_LHTS / scale)
+    # The page has no room for the other's own weights, and takes the difference from ours.
+    rebuilt = decoded(coded(one.attention)) - decoded_difference(codes) * scale
+    # What tells them apart is what they are called.
+    names = [(a, b) for a, b in zip(one.origin, other.origin, strict=True) if a != b]
+    return {
+        "names": [", ".join(parts) for parts in zip(*names, strict=True)] or [str(one), str(other)],
+        "losses": other.losses,
+        "largest": largest_LH.tolist(),
+        "scale": scale,
+        "difference": packed(codes),
+        "error": float(np.abs(decoded_difference(codes) * scale - difference_LHTS).max()),
+        "other_error": float(np.abs(decoded(coded(np.maximum(rebuilt, 0))) - other.attention).max()),
+    }
+
+
+def coded(weights: np.ndarray) -> np.ndarray:
+    """Weights from 0 to 1 in uint8: finer steps where they are small."""
+    return np.round(255 * np.sqrt(weights)).astype(np.uint8)
+
+
+def decoded(codes: np.ndarray) -> np.ndarray:
+    return (codes / np.float32(255)) ** 2
+
+
+def coded_difference(difference: np.ndarray) -> np.ndarray:
+    """From -1 to 1 in uint8, 1 to 255 with 128 for none."""
+    return (128 + np.round(127 * np.sign(difference) * np.sqrt(np.abs(difference)))).astype(np.uint8)
+
+
+def decoded_difference(codes: np.ndarray) -> np.ndarray:
+    root = (codes - np.float32(128)) / 127
+    return root * np.abs(root)
+
+
+def packed(codes_LHTS: np.ndarray) -> str:
+    """The lower triangle of each head, row after row, in base64: no query sees a later key."""
+    queries, keys = np.tril_indices(codes_LHTS.shape[-1])
+    return base64.b64encode(codes_LHTS[..., queries, keys].tobytes()).decode()

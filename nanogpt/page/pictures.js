@@ -1,0 +1,121 @@
+// The heads as pictures: a small one of each, and a large one of the chosen head.
+
+const THUMBNAIL = 64; // cells of a side, at most
+const LABELLED = 40; // pieces at most, for the large picture to have room for their names
+const EXPLAINED = 12; // pieces at least, for it to have room for words
+
+/** Colour a canvas, one pixel for a block of cells; the half that nobody sees stays clear. */
+function paint(canvas, head, block) {
+  const side = Math.ceil(length / block);
+  const codes = codesOf(head), colours = palette();
+  const none = isDifference() ? 128 : 0;
+  // A block shows its strongest cell: a line one cell wide must not fade.
+  const strongest = new Int16Array(side * side).fill(-1);
+  for (let query = 0; query < length; query++) {
+    for (let key = 0; key <= query; key++) {
+      const pixel = Math.floor(query / block) * side + Math.floor(key / block);
+      const code = codes[cellOf(query, key)], before = strongest[pixel];
+      if (before < 0 || Math.abs(code - none) > Math.abs(before - none)) strongest[pixel] = code;
+    }
+  }
+  const image = new ImageData(side, side);
+  strongest.forEach((code, pixel) => {
+    if (code >= 0) image.data.set([...colours[code], 255], 4 * pixel);
+  });
+  canvas.width = canvas.height = side;
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
+function thumbnails() {
+  const grid = byId("thumbnails");
+  grid.style.setProperty("--heads", heads);
+  const buttons = Array.from({ length: layers * heads }, (_, head) => {
+    const className = report?.heads[head].role ? "role" : "";
+    return element("button", { className, onclick: () => choose({ head }) }, element("canvas"));
+  });
+  for (let layer = 0; layer < layers; layer++) {
+    grid.append(element("span", { ariaHidden: true }, String(layer)));
+    grid.append(...buttons.slice(layer * heads, (layer + 1) * heads));
+  }
+  grid.onkeydown = (event) => {
+    const [across, down] = ARROWS[event.key] ?? [0, 0];
+    const head = state.head + across + down * heads;
+    if (head === state.head || !buttons[head]) return;
+    event.preventDefault();
+    choose({ head });
+    buttons[head].focus();
+  };
+  whenever(["view", "scale", "dark"], () => buttons.forEach((button, head) => {
+    paint(button.firstChild, head, Math.ceil(length / THUMBNAIL));
+    button.ariaLabel = nameOf(head) + (report ? `: ${report.heads[head].role ?? "no claim"}` : "");
+    button.title = button.ariaLabel + (isDifference() ? `, differs by ${shown(largest(head))} at most` : "");
+  }));
+  whenever(["head"], () => buttons.forEach((button, head) => {
+    button.setAttribute("aria-pressed", head === state.head);
+    button.tabIndex = head === state.head ? 0 : -1;
+  }));
+}
+
+const part = (cells) => `${(100 * cells) / length}%`;
+
+function picture() {
+  const frame = byId("picture"), canvas = frame.querySelector("canvas");
+  new ResizeObserver(() => fit(frame)).observe(frame.parentElement);
+  const pointAt = (cell) => choose({ cell, ...(cell && !state.held ? { at: cell[0] } : {}) });
+  canvas.onpointermove = (event) => pointAt(cellUnder(event));
+  canvas.onpointerleave = () => pointAt(null);
+  canvas.onclick = (event) => {
+    const cell = cellUnder(event);
+    if (cell) choose({ at: cell[0], cell, held: true });
+  };
+  canvas.onkeydown = (event) => {
+    if (!ARROWS[event.key]) return;
+    event.preventDefault();
+    const [query, key] = state.cell ?? [state.at, state.at];
+    const [across, down] = ARROWS[event.key];
+    const at = within(0, query + down, length - 1);
+    choose({ at, cell: [at, within(0, key + across, at)], held: true });
+  };
+  frame.querySelector(".corner").hidden = length < EXPLAINED;
+  // Beside the diagonal, where a row ends and a column begins.
+  if (length <= LABELLED) frame.append(...pieces.map((piece, index) => {
+    const label = element("span", { ariaHidden: true }, visible(piece));
+    Object.assign(label.style, { left: part(index + 1), top: part(index), height: part(1) });
+    return label;
+  }));
+  whenever(["head", "view", "scale", "dark"], () => {
+    paint(canvas, state.head, 1);
+    canvas.ariaLabel = `Attention of ${nameOf(state.head)}; arrow keys go from cell to cell`;
+  });
+  const [row, column] = frame.querySelectorAll("i");
+  whenever(["at", "cell", "mode", "head", "view"], () => {
+    // A line along the chosen query, another down the chosen key.
+    const [query, key] = state.cell ?? (state.mode === "from" ? [null, state.at] : [state.at, null]);
+    row.hidden = query === null;
+    column.hidden = key === null;
+    Object.assign(row.style, { top: part(query), height: part(1), width: part(query + 1) });
+    Object.assign(column.style, { left: part(key), top: part(key), width: part(1) });
+    put("readout", ...(state.cell ? readout(query, key) : ["Point at a cell to read it."]));
+  });
+}
+
+/** Cells of a whole number of the screen's pixels, where there are enough: so all look alike. */
+function fit(frame) {
+  const pixels = frame.parentElement.clientWidth * devicePixelRatio;
+  const side = pixels < length ? pixels : pixels - (pixels % length);
+  frame.style.width = frame.style.height = `${side / devicePixelRatio}px`;
+}
+
+function cellUnder({ target, clientX, clientY }) {
+  const box = target.getBoundingClientRect();
+  const query = within(0, Math.floor((length * (clientY - box.top)) / box.height), length - 1);
+  const key = within(0, Math.floor((length * (clientX - box.left)) / box.width), length - 1);
+  return key <= query ? [query, key] : null;
+}
+
+function readout(query, key) {
+  const value = valueOf(codesOf(state.head)[cellOf(query, key)]);
+  const where = key === query ? "itself" : `${quoted(pieces[key])}, ${query - key} before`;
+  const whose = ` of the attention of ${quoted(pieces[query])} (${query + 1} of ${length}) is on ${where}`;
+  return [element("b", {}, shown(value)), whose];
+}
