@@ -221,7 +221,7 @@ class _Measured:
             found += f" Much goes to {' and '.join(also)} too."
         if score.excess.low <= EXCESS_THRESHOLD:
             found = (
-                f"No detector explains it; the nearest: {found} It looks as widely as at "
+                f"No role fits it; the nearest: {found} It looks as widely as at "
                 f"{2**head.entropy.mean:.0f} {self.unit}s alike, {head.distance.mean:.0f} back on average."
             )
         if INDUCTION in head.scores and head.scores[INDUCTION].excess.low > EXCESS_THRESHOLD:

@@ -105,9 +105,9 @@ def test_longer_tokens_are_called_tokens() -> None:
 @given(st.lists(st.sampled_from(["a", "B", " ", ":", "\n", "'", "\n\n", " Ab", ":\n", "\ufffd", ""])))
 def test_no_detector_sees_the_future_or_asks_what_all_heads_answer(texts: list[str]) -> None:
     if texts:
-        counted_NTS = targets(texts)
-        assert not np.triu(counted_NTS, 1).any()
-        assert (counted_NTS.sum(-1) <= np.arange(len(texts))).all()
+        counted_JTS = targets(texts)
+        assert not np.triu(counted_JTS, 1).any()
+        assert (counted_JTS.sum(-1) <= np.arange(len(texts))).all()
 
 
 def random_attention(*shape: int) -> np.ndarray:
@@ -117,12 +117,12 @@ def random_attention(*shape: int) -> np.ndarray:
 
 def test_looks_are_those_of_a_slow_loop() -> None:
     T = len(TEXT)
-    weights_LHTS, counted_NTS = random_attention(2, 3, T, T), targets(list(TEXT))
-    looks = Looks.of(weights_LHTS, counted_NTS)
+    weights_LHTS, counted_JTS = random_attention(2, 3, T, T), targets(list(TEXT))
+    looks = Looks.of(weights_LHTS, counted_JTS)
     for layer, head, number in np.ndindex(2, 3, len(NAMES)):
         shares, evenly = {}, {}
         for query in range(T):
-            keys = [key for key in range(T) if counted_NTS[number, query, key]]
+            keys = [key for key in range(T) if counted_JTS[number, query, key]]
             if keys:
                 shares[query] = sum(float(weights_LHTS[layer, head, query, key]) for key in keys)
                 evenly[query] = len(keys) / (query + 1)
@@ -243,7 +243,7 @@ def test_a_model_that_has_learned_nothing_gets_no_role() -> None:
     backend = load_backend("torch")(CONFIG, None, state)
     report = measure_heads(backend, CONFIG, state.weights, TOKENS_N, TEXTS)
     assert [head.role for head in report.heads] == [None] * 4
-    assert all("No detector explains it" in head.sentence for head in report.heads)
+    assert all("No role fits it" in head.sentence for head in report.heads)
 
 
 def test_a_head_that_looks_everywhere_alike_has_no_excess() -> None:
@@ -271,13 +271,13 @@ class Made:
         B, T = tokens_BT.shape
         weights_BHTS = np.zeros((1, B, len(self.heads), T, T), np.float32)
         for row, tokens_T in enumerate(tokens_BT):
-            counted_NTS = targets([TEXTS[token] for token in tokens_T])
+            counted_JTS = targets([TEXTS[token] for token in tokens_T])
             repeats = (tokens_T[: T // 2] == tokens_T[T // 2 :]).all()
             for number, head in enumerate(self.heads):
                 # A rule that one word breaks is no rule.
                 name = "itself" if head == "only in words" and repeats else head
                 name = INDUCTION if name == "only in words" else name
-                keys_TS = counted_NTS[NAMES.index(name)] + 1e-9 * np.tri(T)
+                keys_TS = counted_JTS[NAMES.index(name)] + 1e-9 * np.tri(T)
                 weights_BHTS[0, row, number] = keys_TS / keys_TS.sum(-1, keepdims=True)
         return weights_BHTS
 
