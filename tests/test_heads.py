@@ -309,6 +309,14 @@ def test_a_head_is_called_by_what_it_looks_at(name: str, monkeypatch: pytest.Mon
     assert sum(head.example.weights[key] for key in keys) == pytest.approx(1, abs=0.01)
 
 
+def test_a_habit_of_distance_is_no_excess(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The previous character often starts the word: in this text, and as often in any such text."""
+    [head] = report_of(Made("previous character"), 0.1, monkeypatch).heads
+    score = head.scores["start of the word"]
+    assert score.share.mean > score.uniform + 0.2
+    assert abs(score.excess.mean) < 0.05
+
+
 def test_induction_must_hold_for_random_characters_too(monkeypatch: pytest.MonkeyPatch) -> None:
     report = report_of(Made(INDUCTION, "only in words"), 0.1, monkeypatch)
     real, apparent = report.heads
