@@ -376,6 +376,14 @@ def test_a_short_text_is_cut_into_shorter_windows() -> None:
     assert "previous character" in report.heads[0].scores
 
 
+def test_a_report_on_longer_tokens_speaks_of_tokens() -> None:
+    state = TrainingState.initial(CONFIG, 4)
+    backend = load_backend("torch")(CONFIG, None, state)
+    report = measure_heads(backend, CONFIG, state.weights, TOKENS_N[:400], ["the", *TEXTS[1:]])
+    assert "previous token" in report.heads[0].scores
+    assert "character" not in json.dumps(asdict(report))
+
+
 def test_a_run_notes_how_its_heads_form(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
