@@ -57,9 +57,9 @@ class Detector:
     name: str
     meaning: str
     find: Callable[[Window], np.ndarray]
-    """bool `[T, S]`: the keys it counts for each query; what lies behind the query is left out later."""
+    """The keys it counts for each query, bool `[T, S]` or alike; `targets` takes the future away."""
     of_content: bool = True
-    """Whether shuffling the text changes what it counts, apart from where."""
+    """Whether it depends on the text, and not on positions alone."""
 
 
 INDUCTION = "induction"
@@ -96,12 +96,12 @@ def meanings(unit: str) -> dict[str, str]:
 
 
 def targets(texts: Sequence[str]) -> np.ndarray:
-    """The keys that each detector counts for each query of a window: bool `[N, T, S]`, none in the future.
+    """The keys that each detector counts for each query of a window: bool `[J, T, S]`, none in the future.
 
     Queries for which a detector counts all keys so far are left out too: there, every head scores 1.
     """
     window = Window(texts)
     so_far_TS = window.back_TS >= 0
-    counted_NTS = np.stack([detector.find(window) & so_far_TS for detector in DETECTORS])
-    is_open_NT = counted_NTS.sum(-1) <= window.position_T
-    return counted_NTS & is_open_NT[..., None]
+    counted_JTS = np.stack([detector.find(window) & so_far_TS for detector in DETECTORS])
+    is_open_JT = counted_JTS.sum(-1) <= window.position_T
+    return counted_JTS & is_open_JT[..., None]

@@ -37,15 +37,15 @@ class HeadLog:
         if self._lines is None:
             return
         of_windows = zip(attention(backend, self._tokens_WT), self._counted, strict=True)
-        looks = Looks.stack([Looks.of(weights_LHTS, counted_NTS) for weights_LHTS, counted_NTS in of_windows])
-        queries_N = looks.queries.sum(axis=0)
-        shares_LHN = looks.on_targets.sum(axis=0, dtype=np.float64) / np.maximum(queries_N, 1)
-        uniform_N = looks.uniform.sum(axis=0) / np.maximum(queries_N, 1)
-        asked = [(number, name) for number, name in enumerate(self._names) if queries_N[number]]
+        looks = Looks.stack([Looks.of(weights_LHTS, counted_JTS) for weights_LHTS, counted_JTS in of_windows])
+        queries_J = looks.queries.sum(axis=0)
+        shares_LHJ = looks.on_targets.sum(axis=0, dtype=np.float64) / np.maximum(queries_J, 1)
+        uniform_J = looks.uniform.sum(axis=0) / np.maximum(queries_J, 1)
+        asked = [(number, name) for number, name in enumerate(self._names) if queries_J[number]]
         self._lines.append(
             {
                 "step": step,
-                "scores": {name: shares_LHN[..., number].round(4).tolist() for number, name in asked},
-                "uniform": {name: round(float(uniform_N[number]), 4) for number, name in asked},
+                "scores": {name: shares_LHJ[..., number].round(4).tolist() for number, name in asked},
+                "uniform": {name: round(float(uniform_J[number]), 4) for number, name in asked},
             }
         )

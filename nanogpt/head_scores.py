@@ -1,6 +1,6 @@
 """What is measured of heads, window by window, and how sure it is.
 
-Shape suffixes: those of model.py, and W windows, N detectors, R resamples.
+Shape suffixes: those of model.py, and W windows, J detectors, A heads of all layers, R resamples.
 """
 
 from collections.abc import Iterator
@@ -32,16 +32,16 @@ class Estimate:
         return cls(float(values_R[0]), float(low), float(high))
 
 
-def resampled(sums_W: np.ndarray, counts_W: np.ndarray | float = 1.0) -> np.ndarray:
-    """The sum over windows by the count over windows: `[R, ...]` of `[W, ...]`.
+def resampled(sums: np.ndarray, counts: np.ndarray | float = 1.0) -> np.ndarray:
+    """The sum over windows, divided by the count over windows: `[R, ...]` of `[W, ...]`.
 
     Row 0 is of the windows as they are, each other row of as many drawn from them with replacement, the same
     in every call: differences between results are differences on the same windows.
     """
-    draws_RW = _draws(len(sums_W))
-    counts_R = np.tensordot(draws_RW, np.broadcast_to(counts_W, sums_W.shape), 1)
+    draws_RW = _draws(len(sums))
+    resampled_counts = np.tensordot(draws_RW, np.broadcast_to(counts, sums.shape), 1)
     # Where a resample has nothing to count, its sum is 0 too.
-    return np.tensordot(draws_RW, sums_W, 1) / np.maximum(counts_R, 1)
+    return np.tensordot(draws_RW, sums, 1) / np.maximum(resampled_counts, 1)
 
 
 @cache
@@ -89,39 +89,39 @@ class Looks(NamedTuple):
     """What heads look at in a window, by detector; of several windows, W stands before these shapes."""
 
     on_targets: np.ndarray
-    """Attention on what the detector counts, summed over queries: `[L, H, N]`."""
+    """Attention on what the detector counts, summed over queries: `[L, H, J]`."""
     uniform: np.ndarray
-    """The same of a head that looks at all positions so far alike: `[N]`."""
+    """The same of a head that looks at all positions so far alike: `[J]`."""
     queries: np.ndarray
-    """For how many queries it counts anything: `[N]`."""
+    """For how many queries it counts anything: `[J]`."""
     most: np.ndarray
-    """The most that one query's attention on it exceeds that of such a head: `[L, H, N]`."""
+    """The most that one query's attention on it exceeds that of such a head: `[L, H, J]`."""
     most_at: np.ndarray
-    """That query: `[L, H, N]`."""
+    """That query: `[L, H, J]`."""
     entropy: np.ndarray
     """How widely a head looks, on average over all queries, in bits: `[L, H]`."""
     distance: np.ndarray
     """How far back, in tokens: `[L, H]`."""
 
     @classmethod
-    def of(cls, weights_LHTS: np.ndarray, counted_NTS: np.ndarray) -> "Looks":
+    def of(cls, weights_LHTS: np.ndarray, counted_JTS: np.ndarray) -> "Looks":
         """Hold attention weights against what detectors count (detectors.py `targets`)."""
         L, H, T, S = weights_LHTS.shape
         # One product for each query: many times as fast as einsum.
-        weights_TKS = weights_LHTS.reshape(L * H, T, S).swapaxes(0, 1)
-        shares_TKN = weights_TKS @ counted_NTS.transpose(1, 2, 0).astype(np.float32)
-        count_TN = counted_NTS.sum(-1).T
-        is_asked_TN, uniform_TN = count_TN > 0, count_TN / np.arange(1, T + 1)[:, None]
-        above_TKN = np.where(is_asked_TN[:, None], shares_TKN - uniform_TN[:, None], -1)
-        of_heads = (shares_TKN.sum(0), above_TKN.max(0), above_TKN.argmax(0))
-        on_targets, most, most_at = (array_KN.reshape(L, H, -1) for array_KN in of_heads)
+        weights_TAS = weights_LHTS.reshape(L * H, T, S).swapaxes(0, 1)
+        shares_TAJ = weights_TAS @ counted_JTS.transpose(1, 2, 0).astype(np.float32)
+        count_TJ = counted_JTS.sum(-1).T
+        is_asked_TJ, uniform_TJ = count_TJ > 0, count_TJ / np.arange(1, T + 1)[:, None]
+        above_TAJ = np.where(is_asked_TJ[:, None], shares_TAJ - uniform_TJ[:, None], -1)
+        of_heads = (shares_TAJ.sum(0), above_TAJ.max(0), above_TAJ.argmax(0))
+        on_targets, most, most_at = (array_AJ.reshape(L, H, -1) for array_AJ in of_heads)
         bits_LHTS = -weights_LHTS * np.log2(np.maximum(weights_LHTS, 1e-30))
         position_T = np.arange(T, dtype=np.float32)
         distance_LHT = position_T - weights_LHTS @ position_T
         return cls(
             on_targets,
-            uniform_TN.sum(0),
-            is_asked_TN.sum(0),
+            uniform_TJ.sum(0),
+            is_asked_TJ.sum(0),
             most,
             most_at,
             bits_LHTS.sum(-1).mean(-1),

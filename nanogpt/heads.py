@@ -193,9 +193,10 @@ class _Measured:
             for looks in (self.own, self.others)
         )
         uniform_R = resampled(self.own.uniform[:, number], self.own.queries[:, number])
-        is_lower = DETECTORS[number].of_content and others_R[0] > uniform_R[0]
-        excess_R = own_R - (others_R if is_lower else uniform_R)
-        return Score(Estimate.of(own_R), float(uniform_R[0]), float(others_R[0]), Estimate.of(excess_R))
+        of_content = DETECTORS[number].of_content
+        chance_R = others_R if of_content and others_R[0] > uniform_R[0] else uniform_R
+        excess = Estimate.of(own_R - chance_R)
+        return Score(Estimate.of(own_R), float(uniform_R[0]), float(others_R[0]), excess)
 
     def _example(self, layer: int, head: int, detector: str) -> Example:
         """The query that looks at what the detector counts the most, and some text around it."""
@@ -221,8 +222,8 @@ class _Measured:
             found += f" Much goes to {' and '.join(also)} too."
         if score.excess.low <= EXCESS_THRESHOLD:
             found = (
-                f"No detector explains it; the nearest: {found} It looks as widely as at "
-                f"{2**head.entropy.mean:.0f} {self.unit}s alike, {head.distance.mean:.0f} back on average."
+                f"No role fits it; the nearest: {found} It spreads as over {2**head.entropy.mean:.0f} "
+                f"{self.unit}s alike, {head.distance.mean:.0f} back on average."
             )
         if INDUCTION in head.scores and head.scores[INDUCTION].excess.low > EXCESS_THRESHOLD:
             verdict = "." if INDUCTION in clear else ": it is no induction."

@@ -1,6 +1,7 @@
 """The attention page in a real browser, opened from the disk: what is seen, pointed at and typed."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 import nanogpt
 from nanogpt.cli import visualize_main
 from nanogpt.page.colours import colour_maps
-from nanogpt.page.figures import coded, coded_difference
+from nanogpt.page.figures import coded, coded_difference, decoded
 from tests.conftest import STRANGE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -34,7 +35,7 @@ PAGES = {
     "own text": [],
     "strange text": [f"--text={STRANGE}"],
     "one character": ["--text=<"],
-    "compared": [f"--text={STRANGE}", "--compare=best"],
+    "compared": [f"--text={STRANGE}", "--compare=0"],
 }
 
 
@@ -150,18 +151,32 @@ def test_thumbnails_and_picture_are_the_attention(
             shown = pixels(browser, "#picture canvas")
             np.testing.assert_array_equal(shown, painted(codes_TS, len(codes_TS), colours))
         one(browser, "#theme").click()
+    one(browser, "#scales button:nth-of-type(2)").click()
+    by_weight = np.floor(255 * decoded(np.arange(256)) + 0.5).astype(int)
+    expected = painted(codes_LHTS[-1, -1], len(STRANGE), colour_maps()["light"][by_weight])
+    np.testing.assert_array_equal(pixels(browser, "#picture canvas"), expected)
 
 
 def test_the_difference_is_painted_in_two_directions(
     pages: dict[str, str], browser: Chrome, strange_run: Path
 ) -> None:
     browser.get(pages["compared"])
-    latest_LHTS, best_LHTS = (attention_of(strange_run, STRANGE, which) for which in ("latest", "best"))
-    difference_LHTS = latest_LHTS - best_LHTS
-    codes_TS = coded_difference(difference_LHTS / (np.abs(difference_LHTS).max() or 1))[0, 0]
+    late_LHTS, early_LHTS = (attention_of(strange_run, STRANGE, step) for step in ("10", "0"))
+    difference_LHTS = late_LHTS - early_LHTS
+    largest = np.abs(difference_LHTS).max()
+    assert largest > 1e-4
+    codes_LHTS = coded_difference(difference_LHTS / largest)
     one(browser, "#views button:nth-of-type(3)").click()
-    expected = painted(codes_TS, 64, colour_maps()["light_difference"], none=128)
+    one(browser, "#thumbnails button").click()
+    expected = painted(codes_LHTS[0, 0], 64, colour_maps()["light_difference"], none=128)
     np.testing.assert_array_equal(pixels(browser, "#thumbnails button canvas"), expected)
+    assert "No weight differs by more than" in one(browser, "#compared").text
+    assert one(browser, "#chosen-name").text.startswith("layer 0, head 0, differs by ")
+    # The other model's own attention is ours less the difference, to within what the page says of it.
+    one(browser, "#views button:nth-of-type(2)").click()
+    shown = pixels(browser, "#picture canvas")
+    expected = painted(coded(early_LHTS[0, 0]), len(STRANGE), colour_maps()["light"])
+    assert np.abs(shown.astype(int) - expected).max() < 16
 
 
 def state_of(browser: Chrome) -> dict[str, Any]:
@@ -323,6 +338,21 @@ def test_every_head_has_its_card_and_its_row(pages: dict[str, str], browser: Chr
     assert [row.find_element(By.TAG_NAME, "th").text for row in rows] == ["0.0", "0.1", "1.0", "1.1"]
     cards[2].find_element(By.CSS_SELECTOR, "h3 button").click()
     assert one(browser, "#chosen-name").text == "layer 1, head 0"
+
+
+def test_how_the_chosen_head_formed_is_drawn(
+    pages: dict[str, str], browser: Chrome, strange_run: Path
+) -> None:
+    browser.get(pages["own text"])
+    last = json.loads((strange_run / "heads.jsonl").read_text().splitlines()[-1])
+    curves = browser.find_elements(By.CSS_SELECTOR, "#formation .curve text")
+    names = [re.sub(r"\s[\d.]+\s%$", "", curve.text) for curve in curves]
+    assert sorted(names) == sorted(last["scores"])
+    drawings = set()
+    for button in browser.find_elements(By.CSS_SELECTOR, "#thumbnails button"):
+        button.click()
+        drawings.add(one(browser, "#formation .chart").get_attribute("innerHTML"))
+    assert len(drawings) == 4
 
 
 def test_the_tour_takes_five_steps_and_gives_the_focus_back(pages: dict[str, str], browser: Chrome) -> None:

@@ -105,9 +105,9 @@ def test_longer_tokens_are_called_tokens() -> None:
 @given(st.lists(st.sampled_from(["a", "B", " ", ":", "\n", "'", "\n\n", " Ab", ":\n", "\ufffd", ""])))
 def test_no_detector_sees_the_future_or_asks_what_all_heads_answer(texts: list[str]) -> None:
     if texts:
-        counted_NTS = targets(texts)
-        assert not np.triu(counted_NTS, 1).any()
-        assert (counted_NTS.sum(-1) <= np.arange(len(texts))).all()
+        counted_JTS = targets(texts)
+        assert not np.triu(counted_JTS, 1).any()
+        assert (counted_JTS.sum(-1) <= np.arange(len(texts))).all()
 
 
 def random_attention(*shape: int) -> np.ndarray:
@@ -117,12 +117,12 @@ def random_attention(*shape: int) -> np.ndarray:
 
 def test_looks_are_those_of_a_slow_loop() -> None:
     T = len(TEXT)
-    weights_LHTS, counted_NTS = random_attention(2, 3, T, T), targets(list(TEXT))
-    looks = Looks.of(weights_LHTS, counted_NTS)
+    weights_LHTS, counted_JTS = random_attention(2, 3, T, T), targets(list(TEXT))
+    looks = Looks.of(weights_LHTS, counted_JTS)
     for layer, head, number in np.ndindex(2, 3, len(NAMES)):
         shares, evenly = {}, {}
         for query in range(T):
-            keys = [key for key in range(T) if counted_NTS[number, query, key]]
+            keys = [key for key in range(T) if counted_JTS[number, query, key]]
             if keys:
                 shares[query] = sum(float(weights_LHTS[layer, head, query, key]) for key in keys)
                 evenly[query] = len(keys) / (query + 1)
@@ -243,7 +243,7 @@ def test_a_model_that_has_learned_nothing_gets_no_role() -> None:
     backend = load_backend("torch")(CONFIG, None, state)
     report = measure_heads(backend, CONFIG, state.weights, TOKENS_N, TEXTS)
     assert [head.role for head in report.heads] == [None] * 4
-    assert all("No detector explains it" in head.sentence for head in report.heads)
+    assert all("No role fits it" in head.sentence for head in report.heads)
 
 
 def test_a_head_that_looks_everywhere_alike_has_no_excess() -> None:
@@ -271,13 +271,13 @@ class Made:
         B, T = tokens_BT.shape
         weights_BHTS = np.zeros((1, B, len(self.heads), T, T), np.float32)
         for row, tokens_T in enumerate(tokens_BT):
-            counted_NTS = targets([TEXTS[token] for token in tokens_T])
+            counted_JTS = targets([TEXTS[token] for token in tokens_T])
             repeats = (tokens_T[: T // 2] == tokens_T[T // 2 :]).all()
             for number, head in enumerate(self.heads):
                 # A rule that one word breaks is no rule.
                 name = "itself" if head == "only in words" and repeats else head
                 name = INDUCTION if name == "only in words" else name
-                keys_TS = counted_NTS[NAMES.index(name)] + 1e-9 * np.tri(T)
+                keys_TS = counted_JTS[NAMES.index(name)] + 1e-9 * np.tri(T)
                 weights_BHTS[0, row, number] = keys_TS / keys_TS.sum(-1, keepdims=True)
         return weights_BHTS
 
@@ -307,6 +307,14 @@ def test_a_head_is_called_by_what_it_looks_at(name: str, monkeypatch: pytest.Mon
     # The example shows it at work.
     keys = counted(head.example.text, name, head.example.query)
     assert sum(head.example.weights[key] for key in keys) == pytest.approx(1, abs=0.01)
+
+
+def test_a_habit_of_distance_is_no_excess(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The previous character often starts the word: in this text, and as often in any such text."""
+    [head] = report_of(Made("previous character"), 0.1, monkeypatch).heads
+    score = head.scores["start of the word"]
+    assert score.share.mean > score.uniform + 0.2
+    assert abs(score.excess.mean) < 0.05
 
 
 def test_induction_must_hold_for_random_characters_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,6 +374,14 @@ def test_a_short_text_is_cut_into_shorter_windows() -> None:
     report = measure_heads(backend, CONFIG, state.weights, TOKENS_N[:100], TEXTS)
     assert report.windows == 8
     assert "previous character" in report.heads[0].scores
+
+
+def test_a_report_on_longer_tokens_speaks_of_tokens() -> None:
+    state = TrainingState.initial(CONFIG, 4)
+    backend = load_backend("torch")(CONFIG, None, state)
+    report = measure_heads(backend, CONFIG, state.weights, TOKENS_N[:400], ["the", *TEXTS[1:]])
+    assert "previous token" in report.heads[0].scores
+    assert "character" not in json.dumps(asdict(report))
 
 
 def test_a_run_notes_how_its_heads_form(

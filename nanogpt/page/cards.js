@@ -50,7 +50,7 @@ function card(head, index, range) {
   const name = element("p", { className: "label" }, head.role ?? "no claim");
   return element("article", { className: head.role ? "role" : "", id: `card-${index}` },
     element("header", {}, element("h3", {}, show), name),
-    element("p", { className: "sentence" }, head.sentence),
+    element("p", { className: "sentence" }, sentenceOf(index)),
     bars(head.scores, range),
     element("dl", { className: "figures" },
       ...figure("loss without it", signed(head.ablation.mean, 4), interval(head.ablation, 4)),
@@ -94,7 +94,7 @@ function bars(scores, [low, high]) {
 /** The place of the corpus where the head does it best, in the colours of the text above. */
 function example({ text, query, weights }) {
   const spans = text.map((piece, index) => {
-    return element("span", { className: index === query ? "query" : "" }, visible(piece));
+    return pieceElement(piece, { className: index === query ? "query" : "" });
   });
   whenever(["dark"], () => weights.forEach((weight, index) => {
     tint(spans[index], colourAt(maps[theme()], Math.round(255 * Math.sqrt(weight))));

@@ -60,6 +60,9 @@ const layerAndHead = (head) => [Math.floor(head / heads), head % heads];
 const nameOf = (head) => `layer ${layerAndHead(head)[0]}, head ${layerAndHead(head)[1]}`;
 const shortName = (head) => layerAndHead(head).join(".");
 
+/** What was found out about a head, in words. */
+const sentenceOf = (head) => report.heads[head].sentence.replaceAll(" %", "\u00a0%");
+
 /** The largest difference of any weight of a head, exactly. */
 function largest(head) {
   const [layer, one] = layerAndHead(head);

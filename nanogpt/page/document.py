@@ -32,11 +32,14 @@ def page(figures: dict[str, Any], title: str) -> str:
 
 
 def _summary(report: dict[str, Any] | None) -> str:
-    """For a reader without JavaScript: a sentence for each head."""
-    return "".join(
-        f"<li>Layer {head['layer']}, head {head['head']}: {html.escape(head['sentence'])}</li>\n"
-        for head in (report["heads"] if report else [])
-    )
+    """For a reader without JavaScript: a few words on each head."""
+    if not report:
+        return "<p>The pictures need JavaScript.</p>"
+    items = [
+        f"<li>Layer {head['layer']}, head {head['head']}: {html.escape(head['sentence'])}</li>"
+        for head in report["heads"]
+    ]
+    return "\n".join(["<p>The pictures need JavaScript; in words:</p>", "<ul>", *items, "</ul>"])
 
 
 def _hash(content: str) -> str:

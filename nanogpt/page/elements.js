@@ -15,6 +15,13 @@ function drawn(tag, attributes = {}, ...children) {
   return made;
 }
 
+/** A piece of text as it can be seen, alone in its element. */
+function pieceElement(piece, properties) {
+  const made = element("span", properties, visible(piece));
+  made.classList.toggle("sign", visible(piece) !== piece);
+  return made;
+}
+
 const byId = (id) => document.getElementById(id);
 const put = (id, ...children) => byId(id).replaceChildren(...children);
 

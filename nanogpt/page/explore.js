@@ -13,9 +13,7 @@ function codeFor(index) {
 function text() {
   const box = byId("text");
   const options = pieces.map((piece, index) => {
-    const sign = visible(piece);
-    const className = sign === piece ? "" : "sign";
-    return element("span", { id: `piece-${index}`, role: "option", ariaLabel: sign, className }, sign);
+    return pieceElement(piece, { id: `piece-${index}`, role: "option", ariaLabel: visible(piece) });
   });
   // Behind its sign, a line break breaks the line and a tab moves on.
   box.append(...options.flatMap((option, index) => [option, ...(pieces[index].match(/[\n\t]+$/) ?? [])]));
@@ -72,7 +70,7 @@ function colour(options) {
 
 function tint(option, rgb) {
   option.style.backgroundColor = rgb ? `rgb(${rgb.join(" ")})` : "";
-  option.style.color = rgb ? inkOn(rgb) : "";
+  option.style.setProperty("--ink", rgb ? inkOn(rgb) : "");
 }
 
 /** Dark or light, whichever reads better (WCAG's relative luminance). */

@@ -18,7 +18,7 @@ function facts() {
   whenever(["head"], () => {
     const apart = comparison ? `, differs by ${shown(largest(state.head))} at most` : "";
     put("chosen-name", nameOf(state.head) + apart);
-    put("chosen-sentence", report?.heads[state.head].sentence ?? "");
+    put("chosen-sentence", report ? sentenceOf(state.head) : "");
     byId("evidence").href = `#card-${state.head}`;
   });
 }
@@ -45,9 +45,9 @@ function lightAndDark() {
   });
 }
 
-/** The head to begin with: the one that the model would miss most, of those with a role if there are any. */
+/** The head to begin with: of those with a role the one that looks farthest; else what would be missed most. */
 function firstHead() {
-  const worth = (report?.heads ?? []).map(({ role, ablation }) => (role ? 100 : 0) + ablation.mean);
+  const worth = (report?.heads ?? []).map((head) => (head.role ? 100 + head.distance.mean : head.ablation.mean));
   return Math.max(0, worth.indexOf(Math.max(...worth)));
 }
 

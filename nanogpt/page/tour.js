@@ -30,14 +30,14 @@ function tour() {
   const light = () => {
     const box = byId(STEPS[step][0]).getBoundingClientRect();
     const left = Math.max(4, box.left - 12), top = Math.max(4, box.top - 12);
-    const width = Math.min(innerWidth - 4, box.right + 12) - left;
-    const height = Math.min(innerHeight - 4, box.bottom + 12) - top;
+    const width = Math.min(dialog.clientWidth - 4, box.right + 12) - left;
+    const height = Math.min(dialog.clientHeight - 4, box.bottom + 12) - top;
     for (const [side, pixels] of Object.entries({ left, top, width, height })) {
       spotlight.style[side] = `${pixels}px`;
     }
     // On the side where it hides less.
-    const onTheLeft = box.left + box.right > 1.1 * innerWidth;
-    card.style.left = `${onTheLeft ? 16 : innerWidth - card.offsetWidth - 16}px`;
+    const onTheLeft = box.left + box.right > 1.1 * dialog.clientWidth;
+    card.style.left = `${onTheLeft ? 16 : dialog.clientWidth - card.offsetWidth - 16}px`;
   };
   const show = (next) => {
     step = next;
@@ -47,7 +47,7 @@ function tour() {
     put("tour-text", content);
     put("tour-next", step === STEPS.length - 1 ? "Done" : "Next");
     byId("tour-back").disabled = step === 0;
-    byId(target).scrollIntoView();
+    byId(target).scrollIntoView({ behavior: "instant" });
     light();
   };
   const forward = () => (step === STEPS.length - 1 ? dialog.close() : show(step + 1));
