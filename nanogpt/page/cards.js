@@ -16,7 +16,7 @@ function method() {
     + "spread evenly, and its own attention laid over another text. Whiskers and ranges are 95\u00a0% "
     + "intervals.";
   const repeats = `On random ${unit}s written twice, the loss is ${first.mean.toFixed(2)} nats the first time `
-    + `and ${second.mean.toFixed(2)} the second: what induction gains.`;
+    + `and ${second.mean.toFixed(2)} the second: less, if heads copy what followed before.`;
   const meanings = Object.entries(report.detectors).flatMap(([name, meaning]) => {
     return [element("dt", {}, name), element("dd", {}, meaning)];
   });
