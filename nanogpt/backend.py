@@ -118,11 +118,14 @@ def load_backend(name: str) -> type[Backend]:
     return backend
 
 
-def micro_batch_rows(batch_size: int, block_size: int, device: str) -> int:
-    """Rows of a micro-batch: the largest share of the batch whose activations stay near a CPU's caches."""
+def micro_batch_rows(batch_size: int, block_size: int, device: str, tokens: int = 2048) -> int:
+    """Rows of a micro-batch: the largest share of the batch, of about so many tokens at most.
+
+    On a CPU, where its activations then stay near the caches; elsewhere the whole batch.
+    """
     if device != "cpu":
         return batch_size
-    at_most = max(1, 2048 // block_size)
+    at_most = max(1, tokens // block_size)
     return max(rows for rows in range(1, batch_size + 1) if batch_size % rows == 0 and rows <= at_most)
 
 

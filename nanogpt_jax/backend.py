@@ -14,10 +14,10 @@ from nanogpt.backend import MAX_STEPS_PER_CALL, TrainingState, micro_batch_rows,
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.sampling import TOKENS_PER_BLOCK, SamplingPolicy, token_blocks
 from nanogpt.weights import Weights
-from nanogpt_jax.attention import attend_in_chunks
 from nanogpt_jax.generation import continue_text, fill
 from nanogpt_jax.model import GPT, Block, token_losses
 from nanogpt_jax.optimizer import Arrays, Optimizer
+from nanogpt_jax.speed import attend_in_chunks
 
 Carry = tuple[Arrays, optax.ScaleByAdamState, jax.Array]
 Sum = tuple[jax.Array, Arrays]

@@ -151,7 +151,7 @@ def attention_weights(query_BHTD: jax.Array, key_BHSD: jax.Array, first: int | j
     Keys stand at positions 0 to S - 1, queries at `first` and after.
     """
     (T, D), S = query_BHTD.shape[-2:], key_BHSD.shape[-2]
-    scores_BHTS = query_BHTD @ key_BHSD.swapaxes(-2, -1) / math.sqrt(D)
+    scores_BHTS = query_BHTD / math.sqrt(D) @ key_BHSD.swapaxes(-2, -1)
     mask_TS = jnp.arange(S) <= first + jnp.arange(T)[:, None]
     scores_BHTS = jnp.where(mask_TS, scores_BHTS, -jnp.inf)
     # In float32: bfloat16 loses the small weights.

@@ -14,10 +14,10 @@ from nanogpt.backend import TrainingState, micro_batch_rows, unavailable_device
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.sampling import SamplingPolicy, token_blocks
 from nanogpt.weights import Weights
-from nanogpt_torch.attention import attend_fused, attend_in_chunks, fused_attention_is_right
 from nanogpt_torch.generation import continue_text, fill
 from nanogpt_torch.model import GPT, token_losses
 from nanogpt_torch.optimizer import Optimizer
+from nanogpt_torch.speed import attend_fused, attend_in_chunks, fused_attention_is_right, linear_by_onednn
 
 
 class Backend:
@@ -155,6 +155,9 @@ class Backend:
                 attention.attend = partial(attend_in_chunks, attention.attend, attention.weights_dropout)
             if self._fused:
                 attention.attend = partial(attend_fused, attention.attend, attention.weights_dropout)
+        for layer in model.modules() if self.device == "cpu" else ():
+            if isinstance(layer, nn.Linear):
+                layer.forward = partial(linear_by_onednn, layer)  # type: ignore[method-assign]
         return model
 
     @contextmanager
@@ -171,7 +174,8 @@ class Backend:
     def _loss_and_gradients(self, tokens_BT1: Tensor, keys_B2: Tensor) -> Tensor:
         """Mean loss, its gradients left in the parameters; by micro-batches: activations stay small."""
         B, T1 = tokens_BT1.shape
-        rows = micro_batch_rows(B, T1 - 1, self.device)
+        # What compiled blocks hold in memory is less, and each call of one costs some time.
+        rows = micro_batch_rows(B, T1 - 1, self.device, tokens=4096 if self._compiled else 2048)
         self.model.zero_grad()
         total = torch.zeros((), device=self.device)
         for micro_batch in zip(tokens_BT1.split(rows), keys_B2.split(rows), strict=True):

@@ -149,7 +149,7 @@ def attention_weights(query_BHTD: Tensor, key_BHSD: Tensor, first: int = 0) -> T
     Keys stand at positions 0 to S - 1, queries at `first` and after.
     """
     (T, D), S = query_BHTD.shape[-2:], key_BHSD.shape[-2]
-    scores_BHTS = query_BHTD @ key_BHSD.transpose(-2, -1) / math.sqrt(D)
+    scores_BHTS = query_BHTD / math.sqrt(D) @ key_BHSD.transpose(-2, -1)
     mask_TS = torch.ones(T, S, dtype=torch.bool, device=scores_BHTS.device).tril(first)
     scores_BHTS = scores_BHTS.masked_fill(~mask_TS, -math.inf)
     # In float32: bfloat16 loses the small weights.

@@ -1,5 +1,6 @@
 """One forward and one backward pass: everything the twins compute, against each other and against float64."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,12 +15,12 @@ from flax import nnx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import nanogpt_jax.attention
 import nanogpt_jax.backend
 import nanogpt_jax.model
-import nanogpt_torch.attention
+import nanogpt_jax.speed
 import nanogpt_torch.backend
 import nanogpt_torch.model
+import nanogpt_torch.speed
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.randomness import dropout_keys, normals
 from parity_tests import reference
@@ -143,7 +144,7 @@ def test_attention_in_chunks_is_the_plain_one(backend: str, T: int, report: Repo
             keys = torch.from_numpy(keys_B2.view(np.int32))
         attend = attention.attend
         if chunked:
-            attend = partial(module.attention.attend_in_chunks, attend, attention.weights_dropout)
+            attend = partial(module.speed.attend_in_chunks, attend, attention.weights_dropout)
         if backend == "jax":
             heads, pull_back = jax.vjp(partial(attend, keys_B2=keys), *arrays[:3])
             results.append([heads, *pull_back(jnp.asarray(arrays[3]))])
@@ -155,6 +156,29 @@ def test_attention_in_chunks_is_the_plain_one(backend: str, T: int, report: Repo
     for label, actual, expected in zip(("heads", "q", "k", "v"), results[1], results[0], strict=True):
         quantity = "block output" if label == "heads" else "gradients"
         report.compare(quantity, f"{backend}, {label} in chunks", actual, expected)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(64, 24), (3, 50, 24), (2, 3, 24)])
+def test_a_linear_layer_by_onednn_is_the_plain_one(
+    shape: tuple[int, ...], bias: bool, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes out, and its gradients by what goes in and by the weights."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    x = torch.from_numpy(normals(1, "x", 0, math.prod(shape))).reshape(shape).requires_grad_()
+    layer = nanogpt_torch.model.linear(24, 40, bias, 0.5)
+    results = []
+    for forward in (layer.forward, partial(nanogpt_torch.speed.linear_by_onednn, layer)):
+        x.grad = None
+        layer.zero_grad()
+        y = forward(x)
+        y.backward(torch.from_numpy(normals(1, "y", 0, y.numel())).reshape(y.shape))
+        gradients = {name: weight.grad for name, weight in layer.named_parameters()}
+        results.append({"output": y.detach(), "x": x.grad} | gradients)
+    for label, expected in results[0].items():
+        quantity = "block output" if label == "output" else "gradients"
+        report.compare(quantity, f"torch, {label} by oneDNN", results[1][label], expected)
 
 
 def test_a_leaking_kernel_gives_way_to_the_plain_attention(

@@ -89,7 +89,9 @@ class Recorder(TorchDispatchMode):
         if result is not NotImplemented:
             return result
         result = function(*args, **(kwargs or {}))
-        if function.namespace == "aten":
+        if function.namespace == "nanogpt":  # one of our own, for CPUs
+            self.problems.add(f"{function} has no MPS kernel")
+        elif function.namespace == "aten":
             self._note(str(function).removeprefix("aten.").removesuffix(".default"), (args, kwargs, result))
         return result
 

@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.thorough
 
 ROOT = Path(__file__).parents[1]
-FILES = ["model.py", "dropout.py", "cache.py", "attention.py", "optimizer.py", "generation.py", "backend.py"]
+FILES = ["model.py", "dropout.py", "cache.py", "speed.py", "optimizer.py", "generation.py", "backend.py"]
 
 # Where a framework's own way asks for another signature, its parameters stand here, and nowhere else.
 FRAMEWORK_PARAMETERS = {
@@ -16,8 +16,8 @@ FRAMEWORK_PARAMETERS = {
     *("moments", "gradients", "weights", "parameters"),
     *("length", "count", "block_size"),
 }
-# torch has a fused kernel for attention on every device.
-FRAMEWORK_NAMES = {"attend_fused", "fused_attention_is_right"}
+# torch has a fused kernel for attention on every device, and two libraries for products on CPUs.
+FRAMEWORK_NAMES = {"attend_fused", "fused_attention_is_right", "linear_by_onednn"}
 SAME_METHOD = {"__call__": "forward"}
 
 

@@ -1,10 +1,11 @@
-"""MultiHeadAttention.attend as backend.py has it done: the same numbers, sooner."""
+"""What backend.py puts in the place of parts of model.py: the same numbers, sooner."""
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanogpt.config import ModelConfig
@@ -26,7 +27,7 @@ def attend_in_chunks(
     first: int = 0,
     keys_B2: Tensor | None = None,
 ) -> Tensor:
-    """What `plain`, the definition, gives for whole windows; `dropout` is that of the attention weights."""
+    """What `plain`, MultiHeadAttention.attend, gives for whole windows; `dropout` is that of its weights."""
     H, T = query_BHTD.shape[1:3]
     if T < 8 * CHUNKS or key_BHSD.shape[2] != T:
         return plain(query_BHTD, key_BHSD, value_BHSD, first, keys_B2)
@@ -91,3 +92,43 @@ def fused_attention_is_right(config: ModelConfig, device: str, dtype: torch.dtyp
             f"torch's fused attention is wrong on {device} in {dtype}: taking the plain one", file=sys.stderr
         )
     return right
+
+
+def linear_by_onednn(layer: nn.Linear, x: Tensor) -> Tensor:
+    """What `layer` gives, its products by oneDNN: `[..., out]` of `x` `[..., in]`.
+
+    On AMD's CPUs MKL, whose products are torch's own, leaves half of AVX-512 unused.
+    """
+    few = x.numel() < 64 * layer.in_features
+    if few or x.dtype != torch.float32 or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return F.linear(x, layer.weight, layer.bias)
+    y = torch.ops.nanogpt.product(x, layer.weight)
+    return y if layer.bias is None else y + layer.bias
+
+
+# torch's own way to oneDNN has no gradients. An operation of ours has, and torch.compile takes it as it is.
+torch.library.define("nanogpt::product", "(Tensor x, Tensor weight) -> Tensor")
+
+
+@torch.library.impl("nanogpt::product", "cpu")
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """`x @ weight.T`: `[..., out]` of `[..., in]` and `[out, in]`."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+
+@torch.library.register_fake("nanogpt::product")
+def _shape_of_product(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _remember(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients_of_product(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    x, weight = ctx.saved_tensors
+    of_weight = torch.ops.nanogpt.product(gradient.flatten(0, -2).t(), x.flatten(0, -2).t())
+    return torch.ops.nanogpt.product(gradient, weight.t()), of_weight
+
+
+torch.library.register_autograd("nanogpt::product", _gradients_of_product, setup_context=_remember)

@@ -1,4 +1,4 @@
-"""MultiHeadAttention.attend as backend.py has it done on a CPU: the same numbers, sooner."""
+"""What backend.py puts in the place of parts of model.py on a CPU: the same numbers, sooner."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def attend_in_chunks(
     first: int | jax.Array = 0,
     keys_B2: jax.Array | None = None,
 ) -> jax.Array:
-    """What `plain`, the definition, gives for whole windows; `dropout` is that of the attention weights."""
+    """What `plain`, MultiHeadAttention.attend, gives for whole windows; `dropout` is that of its weights."""
     H, T = query_BHTD.shape[1:3]
     if T < 8 * CHUNKS or key_BHSD.shape[2] != T:
         return plain(query_BHTD, key_BHSD, value_BHSD, first, keys_B2)
