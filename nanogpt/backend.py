@@ -118,7 +118,7 @@ def load_backend(name: str) -> type[Backend]:
     return backend
 
 
-def micro_batch_rows(batch_size: int, block_size: int, device: str, tokens: int = 2048) -> int:
+def micro_batch_rows(batch_size: int, block_size: int, device: str, tokens: int) -> int:
     """Rows of a micro-batch: the largest share of the batch, of about so many tokens at most.
 
     On a CPU, where its activations then stay near the caches; elsewhere the whole batch.

@@ -182,7 +182,7 @@ class Backend:
     ) -> tuple[jax.Array, Arrays]:
         """Mean loss and its gradients; by micro-batches: activations stay small."""
         B, T1 = tokens_BT1.shape
-        rows = micro_batch_rows(B, T1 - 1, self.device)
+        rows = micro_batch_rows(B, T1 - 1, self.device, tokens=1024)
         mean_loss = jax.value_and_grad(lambda *args: self._token_losses(*args).mean() * (rows / B))
 
         def add(total: Sum, micro_batch: tuple[jax.Array, ...]) -> tuple[Sum, None]:

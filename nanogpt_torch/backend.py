@@ -155,7 +155,8 @@ class Backend:
                 attention.attend = partial(attend_in_chunks, attention.attend, attention.weights_dropout)
             if self._fused:
                 attention.attend = partial(attend_fused, attention.attend, attention.weights_dropout)
-        for layer in model.modules() if self.device == "cpu" else ():
+        wide = self.device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        for layer in model.modules() if wide else ():
             if isinstance(layer, nn.Linear):
                 layer.forward = partial(linear_by_onednn, layer)  # type: ignore[method-assign]
         return model
@@ -174,7 +175,7 @@ class Backend:
     def _loss_and_gradients(self, tokens_BT1: Tensor, keys_B2: Tensor) -> Tensor:
         """Mean loss, its gradients left in the parameters; by micro-batches: activations stay small."""
         B, T1 = tokens_BT1.shape
-        # What compiled blocks hold in memory is less, and each call of one costs some time.
+        # A compiled block holds less in memory, and has some cost for each call.
         rows = micro_batch_rows(B, T1 - 1, self.device, tokens=4096 if self._compiled else 2048)
         self.model.zero_grad()
         total = torch.zeros((), device=self.device)

@@ -99,8 +99,7 @@ def linear_by_onednn(layer: nn.Linear, x: Tensor) -> Tensor:
 
     On AMD's CPUs MKL, whose products are torch's own, leaves half of AVX-512 unused.
     """
-    few = x.numel() < 64 * layer.in_features
-    if few or x.dtype != torch.float32 or torch.backends.cpu.get_cpu_capability() != "AVX512":
+    if x.numel() < 64 * layer.in_features or x.dtype != torch.float32:
         return F.linear(x, layer.weight, layer.bias)
     y = torch.ops.nanogpt.product(x, layer.weight)
     return y if layer.bias is None else y + layer.bias
