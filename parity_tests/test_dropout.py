@@ -62,7 +62,7 @@ def used_masks(name: str, rows: int, device: str, monkeypatch: pytest.MonkeyPatc
         return mask
 
     monkeypatch.setattr(dropout, "keep_mask", {"jax": of_jax, "torch": of_torch}[name])
-    monkeypatch.setattr(backend, "micro_batch_rows", lambda *_: rows)
+    monkeypatch.setattr(backend, "micro_batch_rows", lambda *_, **__: rows)
     B, T = TRAINING.batch_size, CONFIG.block_size
     model = backend.Backend(CONFIG, TRAINING, TrainingState.initial(CONFIG, 0), device=device)
     keys = np.stack([dropout_keys(TRAINING.seed, FIRST + k, np.arange(B)) for k in range(STEPS)])
@@ -101,7 +101,7 @@ def test_gradients_do_not_depend_on_the_micro_batch(
     keys_B2 = dropout_keys(1, 2, np.arange(6))
     gradients = []
     for rows in (6, 2):
-        monkeypatch.setattr(module, "micro_batch_rows", lambda *_, rows=rows: rows)
+        monkeypatch.setattr(module, "micro_batch_rows", lambda *_, rows=rows, **__: rows)
         twins = Twins.of(CONFIG, TRAINING, device)
         gradients.append(getattr(twins, backend).gradients(twins.tokens(6, 41), keys_B2)[1])
     for name, expected in gradients[0].items():
