@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import contenders
+from benchmarks.attention import attention
 from benchmarks.contenders import Shape
 from nanogpt.backend import MAX_STEPS_PER_CALL, TrainingState, load_backend
 from nanogpt.config import ModelConfig, TrainingConfig
@@ -169,7 +170,13 @@ def generation(name: str, batch_size: int) -> Figures:
 
 def items() -> dict[str, Callable[[], Figures]]:
     """Everything that is measured, by name, the most wanted first."""
-    found: dict[str, Callable[[], Figures]] = {"machine": machine, "parity": parity}
+    found: dict[str, Callable[[], Figures]] = {"machine": machine}
+    shapes = {"reference": (64, 256, 4, 32), "GPT-2 124M": (16, 1024, 12, 64)}
+    for name in ("jax", "torch"):
+        for model, (B, T, H, D) in shapes.items():
+            wanted = ("cuda", B, T, H, D) if has_gpu() else ("cpu", 1, 32, H, D)
+            found[f"attention of the {model} shape, {name}, ms"] = partial(attention, name, *wanted)
+    found["parity"] = parity
     for name in ("jax", "torch"):
         for dtype in ("bfloat16", "tf32", "float32"):
             found[f"reference step, {name}, {dtype}"] = partial(training, REFERENCE, 64, name, dtype)
@@ -180,7 +187,8 @@ def items() -> dict[str, Callable[[], Figures]]:
     found["reference step, jax, bfloat16, no dropout"] = no_dropout
     for name in ("jax", "torch"):
         gpt2 = partial(training, GPT2, name=name, dtype="bfloat16", steps_per_call=4)
-        found[f"GPT-2 124M, {name}, bfloat16, batch 16"] = partial(gpt2, batch_size=16)
+        for batch_size in (16, 32):
+            found[f"GPT-2 124M, {name}, bfloat16, batch {batch_size}"] = partial(gpt2, batch_size=batch_size)
     found["reference run, jax, bfloat16"] = partial(reference_run, "jax", "bfloat16")
     found["reference run, torch, bfloat16"] = partial(reference_run, "torch", "bfloat16")
     found["reference run, jax, tf32"] = partial(reference_run, "jax", "tf32")

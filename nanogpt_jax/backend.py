@@ -17,7 +17,7 @@ from nanogpt.weights import Weights
 from nanogpt_jax.generation import continue_text, fill
 from nanogpt_jax.model import GPT, Block, token_losses
 from nanogpt_jax.optimizer import Arrays, Optimizer
-from nanogpt_jax.speed import attend_in_chunks
+from nanogpt_jax.speed import attend_fused, attend_in_chunks, fused_attention_is_right
 
 Carry = tuple[Arrays, optax.ScaleByAdamState, jax.Array]
 Sum = tuple[jax.Array, Arrays]
@@ -43,6 +43,7 @@ class Backend:
         self._device = _find(device)
         self.device = {"gpu": "cuda"}.get(self._device.platform, self._device.platform)
         self.device_name = self._device.device_kind
+        self._fused = fused_attention_is_right(config, self.device, self.dtype)
         # The structure alone, without computing weights that are replaced at once.
         model = nnx.eval_shape(lambda: GPT(config, rngs=nnx.Rngs(0)))
         self._graph, shapes = nnx.split(model)
@@ -141,9 +142,12 @@ class Backend:
 
     def _fast_model(self, weights: Arrays) -> GPT:
         model = self._model(weights)
-        for block in model.blocks if self.device == "cpu" else ():
+        for block in model.blocks:
             attention = block.attention
-            attention.attend = partial(attend_in_chunks, attention.attend, attention.weights_dropout)
+            if self.device == "cpu":
+                attention.attend = partial(attend_in_chunks, attention.attend, attention.weights_dropout)
+            if self._fused:
+                attention.attend = partial(attend_fused, attention.attend, attention.weights_dropout)
         return model
 
     def _token_losses(

@@ -194,6 +194,34 @@ def test_a_leaking_kernel_gives_way_to_the_plain_attention(
     assert relative_error(replaced.torch.logits(tokens_BT), twins.jax.logits(tokens_BT)) < 5e-6
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("kernel", ["missing", "right", "leaking"])
+def test_cudnns_attention_is_the_plain_one_or_not_used(
+    kernel: str, report: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """XLA's own stands in for cuDNN's, which is on CUDA alone; the way there and back is the same."""
+    config, speed = ModelConfig(5, 40, 1, 2, 16), nanogpt_jax.speed
+    of_jax = jax.nn.dot_product_attention
+
+    def stand_in(*qkv: jax.Array, is_causal: bool, implementation: str) -> jax.Array:
+        assert implementation == "cudnn"
+        return of_jax(*qkv, is_causal=is_causal and kernel == "right", implementation="xla")
+
+    if kernel != "missing":
+        monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
+    assert speed.fused_attention_is_right(config, "cuda", jnp.dtype("bfloat16")) == (kernel == "right")
+    assert capsys.readouterr().err.count("\n") == (kernel != "right")
+    if kernel == "right":
+        q, k, v, out = (normals(1, name, 0, 1280).reshape(2, 2, 40, 8) for name in ("q", "k", "v", "out"))
+        attention = nanogpt_jax.model.MultiHeadAttention(config, rngs=nnx.Rngs(0))
+        expected, pull_back = jax.vjp(attention.attend, q, k, v)
+        fused = partial(speed.attend_fused, attention.attend, attention.weights_dropout)
+        heads, pull_back_fused = jax.vjp(fused, q, k, v)
+        report.compare("block output", "jax, heads of a fused kernel", heads, expected)
+        for label, actual, wanted in zip("qkv", pull_back_fused(out), pull_back(out), strict=True):
+            report.compare("gradients", f"jax, {label} of a fused kernel", actual, wanted)
+
+
 def mutated_attention(scale: bool, diagonal: int) -> Callable[[Tensor, Tensor, int], Tensor]:
     def attention_weights(query_BHTD: Tensor, key_BHSD: Tensor, first: int = 0) -> Tensor:
         T, D = query_BHTD.shape[-2:]

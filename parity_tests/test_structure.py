@@ -16,8 +16,8 @@ FRAMEWORK_PARAMETERS = {
     *("moments", "gradients", "weights", "parameters"),
     *("length", "count", "block_size"),
 }
-# torch has a fused kernel for attention on every device, and two libraries for products on CPUs.
-FRAMEWORK_NAMES = {"attend_fused", "fused_attention_is_right", "linear_by_onednn"}
+# torch has two libraries for products on CPUs.
+FRAMEWORK_NAMES = {"linear_by_onednn"}
 SAME_METHOD = {"__call__": "forward"}
 
 

@@ -43,13 +43,23 @@ def test_the_benchmark_measures_every_item(tmp_path: Path) -> None:
 def test_the_gpu_benchmark_runs_at_toy_size_and_outlives_an_item_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ["machine", "no such item", "reference step, jax, bfloat16", "generation, jax, batch 64"]
+    attentions = [f"attention of the reference shape, {name}, ms" for name in ("jax", "torch")]
+    names = [
+        "machine",
+        "no such item",
+        *attentions,
+        "reference step, jax, bfloat16",
+        "generation, jax, batch 64",
+    ]
     monkeypatch.setattr(gpu, "items", lambda: dict.fromkeys(names))
     monkeypatch.setattr(sys, "argv", ["gpu", f"--json={tmp_path / 'gpu.json'}"])
     gpu.main()
     results = json.loads((tmp_path / "gpu.json").read_text())
     assert list(results) == names
     assert results["machine"]["python"] == platform.python_version()
+    assert list(results[attentions[0]]) == ["plain"]
+    assert list(results[attentions[1]]) == ["plain", "fused"]
+    assert all(ms > 0 for name in attentions for ms in results[name].values())
     assert "KeyError" in results["no such item"]["failed"][0]
     assert results["reference step, jax, bfloat16"]["tokens/s"] > 0
     assert 3 < results["reference step, jax, bfloat16"]["loss"] < 5  # chance is log(65) = 4.17
