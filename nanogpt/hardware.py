@@ -5,18 +5,19 @@ import re
 from nanogpt.config import ModelConfig
 from nanogpt.weights import count_parameters
 
-# Dense peaks in TFLOP/s, as NVIDIA states them for each card (and doubled "with sparsity"); float32
-# is without tensor cores. Names are words of what CUDA calls the card; of rows that fit, the first counts.
+# Dense peaks in TFLOP/s, from NVIDIA's data sheet of each card, which gives tensor cores twice as much "with
+# sparsity"; float32 is without tensor cores. Names are words of what CUDA calls the card; of rows that fit, the
+# first counts.
 PEAKS: list[tuple[str, dict[str, float]]] = [
-    ("H200", {"bfloat16": 989, "tf32": 494, "float32": 67}),
-    ("H100 PCIe", {"bfloat16": 756, "tf32": 378, "float32": 51}),
-    ("H100 NVL", {"bfloat16": 835, "tf32": 417, "float32": 60}),
-    ("H100", {"bfloat16": 989, "tf32": 494, "float32": 67}),
-    ("A100", {"bfloat16": 312, "tf32": 156, "float32": 19.5}),
-    ("L40S", {"bfloat16": 362, "tf32": 183, "float32": 91.6}),
-    ("L4", {"bfloat16": 121, "tf32": 60, "float32": 30.3}),
-    ("V100-SXM2", {"float32": 15.7}),
-    ("T4", {"float32": 8.1}),
+    ("H200", {"bfloat16": 989, "tf32": 494, "float32": 67}),  # H200 Tensor Core GPU, SXM
+    ("H100 PCIe", {"bfloat16": 756, "tf32": 378, "float32": 51}),  # H100 Tensor Core GPU, PCIe
+    ("H100 NVL", {"bfloat16": 835, "tf32": 417, "float32": 60}),  # H100 Tensor Core GPU, NVL
+    ("H100", {"bfloat16": 989, "tf32": 494, "float32": 67}),  # H100 Tensor Core GPU, SXM
+    ("A100", {"bfloat16": 312, "tf32": 156, "float32": 19.5}),  # A100 Tensor Core GPU
+    ("L40S", {"bfloat16": 362, "tf32": 183, "float32": 91.6}),  # L40S
+    ("L4", {"bfloat16": 121, "tf32": 60, "float32": 30.3}),  # L4 Tensor Core GPU
+    ("V100-SXM2", {"float32": 15.7}),  # V100 Tensor Core GPU, NVLink
+    ("T4", {"float32": 8.1}),  # T4
 ]
 
 
