@@ -17,7 +17,13 @@ from nanogpt.weights import Weights
 from nanogpt_torch.generation import continue_text, fill
 from nanogpt_torch.model import GPT, token_losses
 from nanogpt_torch.optimizer import Optimizer
-from nanogpt_torch.speed import attend_fused, attend_in_chunks, fused_attention_is_right, linear_by_onednn
+from nanogpt_torch.speed import (
+    attend_fused,
+    attend_in_chunks,
+    fused_attention_is_right,
+    linear_by_onednn,
+    onednn_is_faster,
+)
 
 
 class Backend:
@@ -155,8 +161,7 @@ class Backend:
                 attention.attend = partial(attend_in_chunks, attention.attend, attention.weights_dropout)
             if self._fused:
                 attention.attend = partial(attend_fused, attention.attend, attention.weights_dropout)
-        wide = self.device == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        for layer in model.modules() if wide else ():
+        for layer in model.modules() if self.device == "cpu" and onednn_is_faster() else ():
             if isinstance(layer, nn.Linear):
                 layer.forward = partial(linear_by_onednn, layer)  # type: ignore[method-assign]
         return model

@@ -94,10 +94,15 @@ def fused_attention_is_right(config: ModelConfig, device: str, dtype: torch.dtyp
     return right
 
 
+def onednn_is_faster() -> bool:
+    """Whether this CPU is of the kind where `linear_by_onednn` gains."""
+    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
 def linear_by_onednn(layer: nn.Linear, x: Tensor) -> Tensor:
     """What `layer` gives, its products by oneDNN: `[..., out]` of `x` `[..., in]`.
 
-    On AMD's CPUs MKL, whose products are torch's own, leaves half of AVX-512 unused.
+    torch's own are MKL's, which took twice as long on an AMD CPU with AVX-512.
     """
     if x.numel() < 64 * layer.in_features or x.dtype != torch.float32:
         return F.linear(x, layer.weight, layer.bias)

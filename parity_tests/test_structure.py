@@ -17,7 +17,7 @@ FRAMEWORK_PARAMETERS = {
     *("length", "count", "block_size"),
 }
 # torch has two libraries for products on CPUs.
-FRAMEWORK_NAMES = {"linear_by_onednn"}
+FRAMEWORK_NAMES = {"onednn_is_faster", "linear_by_onednn"}
 SAME_METHOD = {"__call__": "forward"}
 
 
