@@ -6,8 +6,8 @@ from nanogpt.config import ModelConfig
 from nanogpt.weights import count_parameters
 
 # Dense peaks in TFLOP/s, from NVIDIA's data sheet of each card, which gives tensor cores twice as much "with
-# sparsity"; float32 is without tensor cores. Names are words of what CUDA calls the card; of rows that fit, the
-# first counts.
+# sparsity"; float32 is without tensor cores. Names are words of what CUDA calls the card; of rows that fit,
+# the first counts.
 PEAKS: list[tuple[str, dict[str, float]]] = [
     ("H200", {"bfloat16": 989, "tf32": 494, "float32": 67}),  # H200 Tensor Core GPU, SXM
     ("H100 PCIe", {"bfloat16": 756, "tf32": 378, "float32": 51}),  # H100 Tensor Core GPU, PCIe
