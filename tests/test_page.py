@@ -210,11 +210,14 @@ def test_without_the_runs_data_heads_are_not_measured(
 
 def test_how_heads_formed_is_shown_up_to_the_checkpoint(train: Train, tmp_path: Path) -> None:
     assert train("run", "--backend=torch", "--quiet") == 0
-    records = [{"step": step, "scores": {"induction": [[step / 100, 0.5]]}} for step in (0, 10, 20, 30)]
+    records = [
+        {"step": step, "scores": {"induction": [[step / 40, 0.5]]}, "uniform": {"induction": 0.25}}
+        for step in (0, 10, 20, 30)
+    ]
     (tmp_path / "run/heads.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     assert visualize(Path("run"), "--checkpoint=10") == 0
-    shares = {"induction": [[[0.0, 0.5]], [[0.1, 0.5]]]}
-    assert figures_of("attention.html")["formation"] == {"steps": [0, 10], "shares": shares}
+    excess = {"induction": [[[-0.25, 0.25]], [[0.0, 0.25]]]}
+    assert figures_of("attention.html")["formation"] == {"steps": [0, 10], "excess": excess}
 
 
 class Elements(HTMLParser):

@@ -1,8 +1,7 @@
 // What each head does, as it was measured: a card each, the same as a table, and how the chosen head formed.
 
-const BARS = { width: 260, row: 13, label: 104, right: 34 };
-const CURVES = { width: 960, height: 240, left: 44, right: 190, top: 8, bottom: 24, label: 15 };
-const minus = (figure) => figure.replaceAll("-", "−");
+const BARS = { width: 260, row: 13, label: 104, right: 40 };
+const CURVES = { height: 280, left: 48, right: 176, top: 8, bottom: 24, label: 17 };
 const interval = ({ low, high }, digits) => minus(`${low.toFixed(digits)} to ${high.toFixed(digits)}`);
 
 function method() {
@@ -120,35 +119,38 @@ function scoreTable() {
     element("tbody", {}, ...lines)));
 }
 
-/** Share of the chosen head's attention against training step: a line for each detector. */
+/** Excess of the chosen head over one that looks everywhere alike, by training step: a line a detector. */
 function formationChart() {
-  const { width, height, left, right, top, bottom, label } = CURVES, { steps, shares } = formation;
-  const [first, last] = [steps[0], steps.at(-1)], end = width - right;
-  const x = (step) => left + ((step - first) / (last - first || 1)) * (end - left);
-  const y = (share) => top + (1 - share) * (height - bottom - top);
+  const { height, left, right, top, bottom, label } = CURVES, { steps, excess } = formation;
+  const box = document.querySelector("#formation .chart"), [first, last] = [steps[0], steps.at(-1)];
   const words = (x, y, anchor, content) => drawn("text", { x, y, "text-anchor": anchor }, content);
-  whenever(["head"], () => {
-    const [layer, head] = layerAndHead(state.head);
-    const curves = Object.entries(shares).map(([name, all]) => [name, all.map((share) => share[layer][head])]);
+  const draw = () => {
+    const [layer, head] = layerAndHead(state.head), width = box.clientWidth, end = width - right;
+    const curves = Object.entries(excess).map(([name, all]) => [name, all.map((values) => values[layer][head])]);
     curves.sort(([, a], [, b]) => b.at(-1) - a.at(-1));
-    const spoken = `Shares of attention of ${nameOf(state.head)} from step ${first} to ${last}`;
+    const least = Math.min(0, ...curves.flatMap(([, values]) => values));
+    const x = (step) => left + ((step - first) / (last - first || 1)) * (end - left);
+    const y = (value) => top + ((1 - value) / (1 - least)) * (height - bottom - top);
+    const spoken = `Excess of ${nameOf(state.head)} from step ${first} to ${last}`;
     const chart = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": spoken });
-    for (const share of [0, 0.5, 1]) {
-      chart.append(drawn("line", { x1: left, x2: end, y1: y(share), y2: y(share), class: "grid" }));
-      chart.append(words(left - 8, y(share), "end", percent(share).replace(".0", "")));
+    for (const value of [0, 0.5, 1]) {
+      chart.append(drawn("line", { x1: left, x2: end, y1: y(value), y2: y(value), class: "grid" }));
+      chart.append(words(left - 8, y(value), "end", `${100 * value}\u00a0%`));
     }
     chart.append(words(left, height - 8, "start", `step ${first.toLocaleString("en")}`));
-    chart.append(words(end, height - 8, "end", `step ${last.toLocaleString("en")}`));
+    chart.append(words(end, height - 8, "end", last.toLocaleString("en")));
     let place = -Infinity;
     curves.forEach(([name, values], rank) => {
       // Each name below the one before, and none below the chart.
-      const lowest = y(0) - label * (curves.length - 1 - rank);
+      const lowest = y(least) - label * (curves.length - 1 - rank);
       place = Math.min(Math.max(place + label, y(values.at(-1))), lowest);
       const points = values.map((value, i) => `${x(steps[i]).toFixed(1)} ${y(value).toFixed(1)}`);
       chart.append(drawn("g", { class: rank ? "curve" : "curve first" },
         drawn("path", { d: `M${points.join("L")}` }),
-        words(end + 8, place, "start", `${name} ${percent(values.at(-1))}`)));
+        words(end + 8, place, "start", `${name} ${minus(percent(values.at(-1)))}`)));
     });
-    document.querySelector("#formation .chart").replaceChildren(chart);
-  });
+    box.replaceChildren(chart);
+  };
+  whenever(["head"], draw);
+  addEventListener("resize", draw);
 }

@@ -130,7 +130,10 @@ def other_reading(wanted: str, one: Reading, device: str) -> Reading:
 
 
 def formation(folder: Path, last_step: int) -> dict[str, Any] | None:
-    """How the heads of a run formed, up to a step: the share of each detector, layer and head, by step."""
+    """How the heads of a run formed, up to a step: what each one gives to what each detector counts, by step.
+
+    As shares of its attention, beyond that of a head which looks at all positions so far alike.
+    """
     records = [record for record in read_metrics(folder / "heads.jsonl") if record["step"] <= last_step]
     if not records:
         return None
@@ -138,7 +141,10 @@ def formation(folder: Path, last_step: int) -> dict[str, Any] | None:
     always = [name for name in records[-1]["scores"] if all(name in record["scores"] for record in records)]
     return {
         "steps": [record["step"] for record in records],
-        "shares": {name: [record["scores"][name] for record in records] for name in always},
+        "excess": {
+            name: [(np.array(r["scores"][name]) - r["uniform"][name]).tolist() for r in records]
+            for name in always
+        },
     }
 
 

@@ -61,7 +61,7 @@ const nameOf = (head) => `layer ${layerAndHead(head)[0]}, head ${layerAndHead(he
 const shortName = (head) => layerAndHead(head).join(".");
 
 /** What was found out about a head, in words. */
-const sentenceOf = (head) => report.heads[head].sentence.replaceAll(" %", "\u00a0%");
+const sentenceOf = (head) => minus(report.heads[head].sentence).replaceAll(" %", "\u00a0%");
 
 /** The largest difference of any weight of a head, exactly. */
 function largest(head) {
@@ -80,10 +80,11 @@ function visible(piece) {
 
 const quoted = (piece) => `‘${visible(piece)}’`;
 const percent = (share) => `${(100 * share).toFixed(Math.abs(share) < 0.0995 ? 1 : 0)}\u00a0%`;
+const minus = (figure) => figure.replaceAll("-", "−");
 const signed = (value, digits) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
 
 /** A share of attention, or a difference of two: some of those are rounding alone. */
 function shown(share) {
   const tiny = share !== 0 && Math.abs(share) < 5e-4;
-  return (tiny ? share.toExponential(1) : percent(share)).replaceAll("-", "−");
+  return minus(tiny ? share.toExponential(1) : percent(share));
 }

@@ -1,7 +1,7 @@
 // The page begins: everything is built once, and drawn at every change.
 
 const MODES = { to: "where it looks", from: "who looks at it", surprise: "surprise" };
-const SCALES = { root: "square root of the weight", linear: "weight" };
+const SCALES = { root: "square root: shows faint looks", linear: "in proportion" };
 
 function facts() {
   put("facts", data.facts);
@@ -11,7 +11,7 @@ function facts() {
   put("heads-hint", `${layers} layers from top to bottom, ${heads} heads in each.${dots}`);
   const compared = comparison ? `, those of ${comparison.names[1]} by ${shown(comparison.other_error)}, and `
     + `differences by ${shown(comparison.error)}` : "";
-  put("precision", "Pictures keep weights as square roots in 256 steps, which makes them wrong by "
+  put("precision", "Weights are kept as square roots in 256 steps, which makes them wrong by "
     + `${shown(data.error)} at most${compared}; probabilities, losses, largest differences and all that is said `
     + "of heads are not rounded so.");
   byId("evidence").hidden = byId("chosen-sentence").hidden = !report;
@@ -31,8 +31,8 @@ function comparing() {
   const most = differences.indexOf(Math.max(...differences));
   const mean = (losses) => (losses.reduce((sum, loss) => sum + loss, 0) / losses.length).toFixed(4);
   const losses = `Loss on this text: ${mean(data.losses)} and ${mean(comparison.losses)} nats.`;
-  put("compared", `No weight differs by more than ${shown(largest(most))} (${nameOf(most)}). `
-    + (length > 1 ? losses : ""));
+  put("compared", `The difference is ${mine} less ${other}: no weight differs by more than `
+    + `${shown(largest(most))} (${nameOf(most)}). ${length > 1 ? losses : ""}`);
 }
 
 function lightAndDark() {

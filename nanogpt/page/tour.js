@@ -8,7 +8,7 @@ const STEPS = [
   ["reading", "From one place",
     `Point at a ${unit}, and the text takes the colours of where the chosen head looks from there. Below `
     + "are those it looks at most, and the model’s five best guesses of what comes next. “Surprise” colours "
-    + "what it did not expect."],
+    + "what it did not expect: its loss, in nats."],
   ["whole", "A whole head at once",
     `Each row is one ${unit}, and its colours show where it looks. A line beside the diagonal: always the one `
     + "just before. A vertical line: one place that all look back to."],
