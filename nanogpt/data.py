@@ -105,6 +105,8 @@ def load_corpus(data: str) -> Corpus:
             print(f"{error}; training on Python's standard library instead", file=sys.stderr)
             return load_corpus("python")
     path = Path(data).expanduser().absolute()
+    if not path.exists():
+        raise InputError(f"there is no file or folder {path} (--data also takes auto, shakespeare or python)")
     return Corpus(str(path), read_text(path))
 
 
@@ -123,9 +125,7 @@ def read_text(path: Path) -> str:
         # Bytes, so that Windows line ends stay as they are.
         content = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(
-            f"there is no file or folder {path} (--data also takes auto, shakespeare or python)"
-        ) from None
+        raise InputError(f"there is no file or folder {path}") from None
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}") from None
     return decode_text(content, str(path))
