@@ -1,5 +1,7 @@
 """Optimizer steps from one state, dropout on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,12 +70,14 @@ def test_steps_from_200_states_along_a_run_agree(twins: Twins, report: Report) -
         compare_states(rows, where, twins.torch.state(), twins.jax.state(), report)
 
 
-def test_a_step_is_adamw(twins: Twins, report: Report) -> None:
-    """From the same state each twin takes the step of the float64 judge, clipped and unclipped."""
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_step_is_adamw(twins: Twins, first: int, report: Report) -> None:
+    """From the same state, at the start and later, each twin takes the step of the float64 judge."""
     twins.reset()
-    twins.jax.train(*batches(twins, 0, 3))()
+    if first:
+        twins.jax.train(*batches(twins, 0, first))()
     start = twins.jax.state()
-    tokens, keys, rates = batches(twins, 3, 1)
+    tokens, keys, rates = batches(twins, first, 1)
     for backend in (twins.jax, twins.torch):
         backend.load(start)
         _, gradients = backend.gradients(tokens[0], keys[0])
@@ -94,11 +98,23 @@ def test_a_step_is_adamw(twins: Twins, report: Report) -> None:
 
 
 def test_one_step_from_equal_states_agrees(twins: Twins, report: Report) -> None:
+    """Weights where the gradient is clearly more than AdamW's epsilon, 1e-8.
+
+    With moments of 0 a weight moves by learning_rate * gradient / (|gradient| + epsilon): where the gradient is
+    about epsilon, its rounding decides. There, each twin is held to its own gradient (test_a_step_is_adamw).
+    """
     twins.reset()
+    tokens, keys, rates = batches(twins, 0, 1)
     for backend in (twins.jax, twins.torch):
-        backend.train(*batches(twins, 0, 1))()
+        backend.train(tokens, keys, rates)()
+    actual, expected = twins.torch.state(), twins.jax.state()
+    weights = {}
+    for name, first_moment in expected.first_moment.items():
+        is_clear = np.abs(first_moment) / (1 - TRAINING.beta1) > 1e-6
+        assert is_clear.mean() > 0.9 or name.endswith(".bias"), name
+        weights[name] = np.where(is_clear, actual.weights[name], expected.weights[name])
     rows = ("weights after 1 step", "moments after 1 step")
-    compare_states(rows, "torch against jax", twins.torch.state(), twins.jax.state(), report)
+    compare_states(rows, "torch against jax", replace(actual, weights=weights), expected, report)
 
 
 def test_fifty_steps_agree(device: str, report: Report) -> None:

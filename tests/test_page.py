@@ -114,7 +114,9 @@ def test_a_comparison_is_of_the_two_models(other: str, finished_run: Path, train
     np.testing.assert_allclose(compared["largest"], np.abs(difference_LHTS).max((2, 3)), rtol=1e-4)
     codes = unpacked(figures, compared["difference"])
     shown_LHTS = np.tril(decoded_difference(codes) * compared["scale"])
-    assert np.abs(shown_LHTS - difference_LHTS).max() <= compared["error"] * 1.001
+    # The page has its scale to five digits, which alone may err where differences are few roundings.
+    rounding = 5e-5 * compared["scale"]
+    assert np.abs(shown_LHTS - difference_LHTS).max() <= compared["error"] * 1.001 + rounding
     # A byte is a step of 1/127 of a root, whose square moves by twice that at most.
     assert compared["error"] <= compared["scale"] / 127
     assert (
