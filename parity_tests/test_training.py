@@ -100,8 +100,8 @@ def test_a_step_is_adamw(twins: Twins, first: int, report: Report) -> None:
 def test_one_step_from_equal_states_agrees(twins: Twins, report: Report) -> None:
     """Weights where the gradient is clearly more than AdamW's epsilon, 1e-8.
 
-    With moments of 0 a weight moves by learning_rate * gradient / (|gradient| + epsilon): where the gradient is
-    about epsilon, its rounding decides. There, each twin is held to its own gradient (test_a_step_is_adamw).
+    With moments of 0 a weight moves by learning_rate * gradient / (|gradient| + epsilon): where the gradient
+    is about epsilon, its rounding decides. There, each twin is held to its own gradient by the test above.
     """
     twins.reset()
     tokens, keys, rates = batches(twins, 0, 1)
