@@ -50,6 +50,7 @@ def attend_fused(
 ) -> jax.Array:
     """What `plain` gives, by cuDNN's fused kernel where it can: whole windows, no dropout."""
     T, S = query_BHTD.shape[2], key_BHSD.shape[2]
+    # Differs from torch: not for one query, whose keys are followed by room that the kernel would see.
     if T != S or (keys_B2 is not None and dropout.rate > 0):
         return plain(query_BHTD, key_BHSD, value_BHSD, first, keys_B2)
     return _fused(query_BHTD, key_BHSD, value_BHSD)
@@ -57,7 +58,7 @@ def attend_fused(
 
 def _fused(query_BHTD: jax.Array, key_BHSD: jax.Array, value_BHSD: jax.Array) -> jax.Array:
     """Whole windows under the causal mask."""
-    # jax takes heads behind positions, and never chooses cuDNN by itself.
+    # Differs from torch: jax wants heads behind positions, and never chooses cuDNN by itself.
     query_BTHD, key_BSHD, value_BSHD = (x.swapaxes(1, 2) for x in (query_BHTD, key_BHSD, value_BHSD))
     heads_BTHD = jax.nn.dot_product_attention(
         query_BTHD, key_BSHD, value_BSHD, is_causal=True, implementation="cudnn"
