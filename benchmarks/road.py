@@ -6,18 +6,16 @@ Every rung is a run of train.py in a folder of its own, so what was interrupted 
 is not repeated. Writes road.md and road.svg there.
 """
 
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 import nanogpt
-from nanogpt.metrics import read_metrics
+from benchmarks import runs
+from benchmarks.runs import Flags
 from nanogpt.weights import count_parameters
 
-ROOT = Path(__file__).parents[1]
 PROMPT, CHARACTERS = "\n", 60
 
 
@@ -26,7 +24,7 @@ class Rung:
     """One configuration, and where model.py has what is new in it."""
 
     name: str
-    fields: dict[str, int | float]
+    fields: Flags
     place: str
 
 
@@ -70,12 +68,12 @@ class Result:
     text: str
 
     @property
-    def row(self) -> str:
+    def row(self) -> list[str]:
         """Of the table in road.md."""
         last = self.evaluations[-1]
         fields = " ".join(f"--{name} {value}" for name, value in self.rung.fields.items())
         text = self.text.replace("\n", " / ").replace("|", "\\|")
-        cells = [
+        return [
             self.rung.name,
             f"`{fields}`",
             self.rung.place,
@@ -85,7 +83,6 @@ class Result:
             f"{last['elapsed']:,.0f} s",
             f"`` {text} ``",
         ]
-        return f"| {' | '.join(cells)} |"
 
 
 def train(rung: Rung, road: Road) -> Result:
@@ -99,42 +96,21 @@ def train(rung: Rung, road: Road) -> Result:
         "batch_size": road.batch_size,
         "eval_interval": max(1, road.max_iters // 10),
         "backend": road.backend,
-        "out_dir": folder.absolute(),
     }
-    command = [sys.executable, "train.py", *(f"--{name}={value}" for name, value in flags.items())]
-    subprocess.run(command, cwd=ROOT, check=True)
+    evaluations = runs.train(folder, flags)
     model = nanogpt.load(folder, road.backend)
     text = model.generate(PROMPT, max_tokens=CHARACTERS)
-    evaluations = [r for r in read_metrics(folder / "metrics.jsonl") if r["val_loss"] is not None]
     return Result(rung, count_parameters(model.config), evaluations, text)
-
-
-def draw(results: list[Result], file: Path) -> None:
-    """Validation losses against iterations, a curve for each rung, named at its end."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    for number, result in enumerate(results):
-        steps, losses = ([r[key] for r in result.evaluations[1:]] for key in ("step", "val_loss"))
-        colour = pyplot.colormaps["viridis"](number / len(results))
-        axes.plot(steps, losses, color=colour, label=f"{result.rung.name}: {losses[-1]:.3f}")
-    axes.set(xlabel="iteration", ylabel="validation loss, nats a character")
-    axes.legend(fontsize="small", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file)
 
 
 def main() -> None:
     road = tyro.cli(Road, use_underscores=True)
     results = [train(rung, road) for rung in RUNGS]
     head = ["rung", "flags", "in model.py", "parameters", "train", "validation", "time", "what it writes"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(result.row for result in results)]
-    (road.out_dir / "road.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    draw(results, road.out_dir / "road.svg")
-    print("\n".join(lines))
+    table = runs.table(head, [result.row for result in results])
+    (road.out_dir / "road.md").write_text(table, encoding="utf-8")
+    runs.draw({result.rung.name: [result.evaluations] for result in results}, road.out_dir / "road.svg")
+    print(table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gpu, road, temperature
+from benchmarks import frontier, gpu, road, temperature
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,3 +88,30 @@ def test_the_road_trains_every_rung(tmp_path: Path) -> None:
     lines = (tmp_path / "road.md").read_text(encoding="utf-8").splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [f"| {rung.name}" for rung in road.RUNGS]
     assert "six blocks" in (tmp_path / "road.svg").read_text(encoding="utf-8")
+
+
+def test_the_frontier_tells_how_far_seeds_lie_apart_and_which_reached_the_target() -> None:
+    def run(*losses: float) -> list[dict]:
+        return [{"step": 10 * n, "train_loss": loss, "val_loss": loss} for n, loss in enumerate(losses)]
+
+    cells = frontier.row(10_000, {1: run(4, 1.46, 1.44), 2: run(4, 1.5, 1.48)})
+    assert cells[2:] == ["1, 2", *["1.4600 ± 0.0283 (1.4400 to 1.4800)"] * 2, "10, not reached"]
+    assert frontier.spread([1.5]) == "1.5000"
+
+
+@pytest.mark.slow
+def test_the_frontier_trains_every_schedule_with_every_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("a line of text\n" * 300, encoding="utf-8")
+    monkeypatch.setattr(frontier, "RECIPES", {1: {"batch_size": 1}, 2: {"batch_size": 2}})
+    flags = [f"--data={tmp_path / 'text.txt'}", f"--out_dir={tmp_path}", "--seeds", "1", "2"]
+    monkeypatch.setattr(sys, "argv", ["frontier", "--iterations", "1", "2", *flags])
+    frontier.main()
+    assert (tmp_path / "frontier.md").read_text(encoding="utf-8") in capsys.readouterr().out
+    assert "2 iterations" in (tmp_path / "frontier.svg").read_text(encoding="utf-8")
+    first, second = (tmp_path / run / "metrics.jsonl" for run in ("1_1", "1_2"))
+    assert first.read_text(encoding="utf-8") != second.read_text(encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["frontier", "--iterations", "3", *flags])
+    with pytest.raises(SystemExit, match="no recipe of 3 iterations: choose of 1, 2"):
+        frontier.main()
