@@ -47,10 +47,11 @@ def measured(folder: Path) -> dict[int, dict[int, list[dict]]]:
     """The evaluations of every finished run, by iterations and seed."""
     found: dict[int, dict[int, list[dict]]] = {}
     for iterations in RECIPES:
-        for run in sorted(folder.glob(f"{iterations}_*")):
-            evaluations = runs.evaluations(run)
-            if evaluations[-1]["step"] == iterations:
-                found.setdefault(iterations, {})[int(run.name.split("_")[1])] = evaluations
+        for file in sorted(folder.glob(f"{iterations}_*/metrics.jsonl")):
+            seed = int(file.parent.name.split("_")[1])
+            evaluations = runs.evaluations(file.parent)
+            if evaluations and evaluations[-1]["step"] == iterations:
+                found.setdefault(iterations, {})[seed] = evaluations
     return found
 
 

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from nanogpt import metrics
 
 ROOT = Path(__file__).parents[1]
@@ -11,9 +13,10 @@ Flags = dict[str, str | int | float]
 
 
 def train(folder: Path, flags: Flags) -> list[dict]:
-    """Train, or go on where it was interrupted, or find it finished; its evaluations in metrics.jsonl."""
+    """Train, or go on, or find it finished: the run's evaluations. Exits as train.py does."""
     command = [sys.executable, "train.py", f"--out_dir={folder.absolute()}", *in_words(flags)]
-    subprocess.run(command, cwd=ROOT, check=True)
+    if code := subprocess.run(command, cwd=ROOT).returncode:
+        sys.exit(code)  # train.py has said why
     return evaluations(folder)
 
 
@@ -37,18 +40,20 @@ def draw(curves: dict[str, list[list[dict]]], file: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "runs"  # the same runs, the same file
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for number, (label, runs) in enumerate(curves.items()):
         colour = pyplot.colormaps["viridis"](number / len(curves))
         steps = [r["step"] for r in runs[0][1:]]
-        losses_RN = [[r["val_loss"] for r in run[1:]] for run in runs]
-        low_N, high_N = ([pick(losses) for losses in zip(*losses_RN, strict=True)] for pick in (min, max))
-        mean_N = [sum(losses) / len(losses) for losses in zip(*losses_RN, strict=True)]
+        losses_RN = np.array([[r["val_loss"] for r in run[1:]] for run in runs])
+        mean_N = losses_RN.mean(axis=0)
         axes.plot(steps, mean_N, color=colour, label=f"{label}: {mean_N[-1]:.3f}")
-        axes.fill_between(steps, low_N, high_N, color=colour, alpha=0.2, linewidth=0)
+        if len(runs) > 1:
+            low_N, high_N = losses_RN.min(axis=0), losses_RN.max(axis=0)
+            axes.fill_between(steps, low_N, high_N, color=colour, alpha=0.2, linewidth=0)
     axes.set(xlabel="iteration", ylabel="validation loss, nats a character")
     axes.legend(fontsize="small", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file)
+    figure.savefig(file, metadata={"Date": None})

@@ -107,6 +107,9 @@ def test_the_frontier_trains_every_schedule_with_every_seed(
     monkeypatch.setattr(frontier, "RECIPES", {1: {"batch_size": 1}, 2: {"batch_size": 2}})
     flags = [f"--data={tmp_path / 'text.txt'}", f"--out_dir={tmp_path}", "--seeds", "1", "2"]
     monkeypatch.setattr(sys, "argv", ["frontier", "--iterations", "1", "2", *flags])
+    interrupted = tmp_path / "2_3" / "metrics.jsonl"
+    interrupted.parent.mkdir()
+    interrupted.touch()
     frontier.main()
     assert (tmp_path / "frontier.md").read_text(encoding="utf-8") in capsys.readouterr().out
     assert "2 iterations" in (tmp_path / "frontier.svg").read_text(encoding="utf-8")
