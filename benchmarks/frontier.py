@@ -60,7 +60,7 @@ def row(iterations: int, found: dict[int, list[dict]]) -> list[str]:
     reached = [next((r["step"] for r in run if r["val_loss"] <= TARGET), None) for run in found.values()]
     return [
         f"{iterations:,}",
-        f"`{' '.join(runs.in_words(RECIPES[iterations]))}`",
+        f"`{' '.join(runs.words(RECIPES[iterations]))}`",
         ", ".join(map(str, found)),
         spread([run[-1]["train_loss"] for run in found.values()]),
         spread([run[-1]["val_loss"] for run in found.values()]),

@@ -71,11 +71,10 @@ class Result:
     def row(self) -> list[str]:
         """Of the table in road.md."""
         last = self.evaluations[-1]
-        fields = " ".join(f"--{name} {value}" for name, value in self.rung.fields.items())
         text = self.text.replace("\n", " / ").replace("|", "\\|")
         return [
             self.rung.name,
-            f"`{fields}`",
+            f"`{' '.join(runs.words(self.rung.fields))}`",
             self.rung.place,
             f"{self.parameters:,}",
             f"{last['train_loss']:.3f}",

@@ -14,7 +14,7 @@ Flags = dict[str, str | int | float]
 
 def train(folder: Path, flags: Flags) -> list[dict]:
     """Train, or go on, or find it finished: the run's evaluations. Exits as train.py does."""
-    command = [sys.executable, "train.py", f"--out_dir={folder.absolute()}", *in_words(flags)]
+    command = [sys.executable, "train.py", f"--out_dir={folder.absolute()}", *words(flags)]
     if code := subprocess.run(command, cwd=ROOT).returncode:
         sys.exit(code)  # train.py has said why
     return evaluations(folder)
@@ -25,9 +25,9 @@ def evaluations(folder: Path) -> list[dict]:
     return metrics.evaluations(metrics.read_metrics(folder / "metrics.jsonl"))
 
 
-def in_words(flags: Flags) -> list[str]:
-    """As train.py takes them."""
-    return [f"--{name}={value}" for name, value in flags.items()]
+def words(flags: Flags) -> list[str]:
+    """Of a command line."""
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -47,7 +47,7 @@ def draw(curves: dict[str, list[list[dict]]], file: Path) -> None:
     for number, (label, runs) in enumerate(curves.items()):
         colour = pyplot.colormaps["viridis"](number / len(curves))
         steps = [r["step"] for r in runs[0][1:]]
-        losses_RN = np.array([[r["val_loss"] for r in run[1:]] for run in runs])
+        losses_RN = np.array([[r["val_loss"] for r in run[1:]] for run in runs])  # R runs, N evaluations
         mean_N = losses_RN.mean(axis=0)
         axes.plot(steps, mean_N, color=colour, label=f"{label}: {mean_N[-1]:.3f}")
         if len(runs) > 1:
