@@ -2,7 +2,7 @@
 
 import sys
 
-from nanogpt.cli import sample_main
+from nanogpt.cli.sample import sample_main
 
 if __name__ == "__main__":
     sys.exit(sample_main())

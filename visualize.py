@@ -2,7 +2,7 @@
 
 import sys
 
-from nanogpt.cli import visualize_main
+from nanogpt.cli.visualize import visualize_main
 
 if __name__ == "__main__":
     sys.exit(visualize_main())

@@ -1,1 +1,1 @@
-"""Measurements that anyone can repeat: `python -m benchmarks --help`, and `benchmarks.gpu` for one GPU."""
+"""Measurements that anyone can repeat: see `python -m benchmarks --help`, or for a GPU `benchmarks.gpu`."""

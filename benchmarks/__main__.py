@@ -1,4 +1,4 @@
-"""How fast is it here? Both twins and, given clones of them, the projects that they are measured against.
+"""Speed of both twins on this machine and, given clones of them, of the projects to compare with.
 
 python -m benchmarks --nanogpt path/to/nanoGPT --lecture path/to/ng-video-lecture
 python -m benchmarks training --sweep batch_size
@@ -6,7 +6,6 @@ python -m benchmarks training --sweep batch_size
 
 import json
 import platform
-import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -14,93 +13,93 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import contenders
-from benchmarks.contenders import Shape
-from benchmarks.contest import Result, Step, contest, show
+from benchmarks import contenders, peers
+from benchmarks.contest import Result, Step, contest
+from benchmarks.peers import Peer
+from benchmarks.shape import Shape
+from benchmarks.tables import show, show_limits, show_sweep
 
 Item = Literal["training", "loop", "evaluation", "generation", "checkpoint", "start"]
 ITEMS: tuple[Item, ...] = ("training", "loop", "evaluation", "generation", "checkpoint", "start")
-PAST_TOKENS = 32  # generated past the window, where each costs a whole forward pass
+PAST_TOKENS = 32  # few, because past the window each costs a whole forward pass
 Makers = dict[str, Callable[[], Step]]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Measure on this machine's CPU, in float32: side by side, in turns, as ratios."""
+    """Measure contenders on this machine's CPU, in float32, taking turns."""
 
     items: tyro.conf.Positional[tuple[Item, ...]] = ITEMS
-    """What to measure; everything if not given."""
+    """Items to measure; all of them by default."""
     shape: Shape = field(default_factory=Shape)
     nanogpt: Path | None = None
-    """A clone of karpathy/nanoGPT to measure beside."""
+    """A clone of karpathy/nanoGPT to compare with."""
     lecture: Path | None = None
-    """A clone of karpathy/ng-video-lecture to measure beside."""
+    """A clone of karpathy/ng-video-lecture to compare with."""
     compile: bool = False
-    """Train with torch.compile too, ours and nanoGPT's."""
+    """Also train with torch.compile, both our PyTorch twin and nanoGPT."""
     framework_dropout: bool = False
-    """Train also with each framework's own dropout in place of the shared hash."""
+    """Also train with each framework's own dropout in place of the shared hash."""
     sweep: Literal["batch_size", "block_size", "n_embd"] | None = None
-    """Train at eight, four and two times less than the shape's, and at the shape's own."""
+    """Instead of the items, measure training at 1/8, 1/4, 1/2 and all of this size of the shape."""
     rounds: int = 5
-    """Turns of every contender."""
+    """Turns that every contender takes."""
     steps: int = 2
-    """Steps of a turn."""
+    """Steps in a turn."""
     json: Path | None = None
-    """Also write the figures there."""
+    """Also write the figures to this file."""
 
     @property
-    def peers(self) -> dict[str, tuple[Callable, Path]]:
+    def peers(self) -> dict[str, tuple[Peer, Path]]:
         given = {
-            "nanoGPT": (contenders.nanogpt, self.nanogpt),
-            "lecture": (contenders.lecture, self.lecture),
+            "nanoGPT": (peers.nanogpt, self.nanogpt),
+            "lecture": (peers.lecture, self.lecture),
         }
         return {name: (peer, path.absolute()) for name, (peer, path) in given.items() if path}
 
 
 def limits(shape: Shape) -> Makers:
     return {
-        "large products": partial(contenders.large_products, shape),
+        "large matmuls": partial(contenders.large_matmuls, shape),
         "memory copy": partial(contenders.memory_copy, shape),
     }
 
 
 def training(benchmark: Benchmark, shape: Shape) -> Makers:
-    makers: Makers = {"large products": partial(contenders.large_products, shape)}
+    makers: Makers = {"large matmuls": partial(contenders.large_matmuls, shape)}
     for name in ("jax", "torch"):
-        makers[name] = partial(contenders.train, shape, name)
+        makers[name] = partial(contenders.training, shape, name)
         if benchmark.framework_dropout:
             makers[f"{name}, its own dropout"] = partial(
-                contenders.train, shape, name, framework_dropout=True
+                contenders.training, shape, name, framework_dropout=True
             )
     if benchmark.compile:
-        makers["torch --compile"] = partial(contenders.train, shape, "torch", compile=True)
+        makers["torch --compile"] = partial(contenders.training, shape, "torch", compile=True)
     for name, (peer, path) in benchmark.peers.items():
-        makers[name] = partial(contenders.peer_training, shape, peer, path)
+        makers[name] = partial(peers.training, shape, peer, path)
         if benchmark.compile and name == "nanoGPT":
-            makers["nanoGPT compiled"] = partial(contenders.peer_training, shape, peer, path, compiled=True)
+            makers["nanoGPT compiled"] = partial(peers.training, shape, peer, path, compiled=True)
     return makers
 
 
 def evaluation(benchmark: Benchmark, shape: Shape) -> Makers:
     ours: Makers = {name: partial(contenders.evaluation, shape, name) for name in ("jax", "torch")}
-    peers = benchmark.peers.items()
-    return ours | {
-        name: partial(contenders.peer_evaluation, shape, peer, path) for name, (peer, path) in peers
+    theirs = {
+        name: partial(peers.evaluation, shape, peer, path) for name, (peer, path) in benchmark.peers.items()
     }
+    return ours | theirs
 
 
 def generation(benchmark: Benchmark, shape: Shape, prompt: int, count: int) -> Makers:
     ours: Makers = {
         name: partial(contenders.generation, shape, name, prompt, count) for name in ("jax", "torch")
     }
-    peers = benchmark.peers.items()
-    return ours | {
-        name: partial(contenders.peer_generation, shape, peer, path, prompt, count)
-        for name, (peer, path) in peers
+    theirs = {
+        name: partial(peers.generation, shape, peer, path, prompt, count)
+        for name, (peer, path) in benchmark.peers.items()
     }
+    return ours | theirs
 
 
 def checkpoint(shape: Shape) -> Makers:
@@ -122,7 +121,7 @@ def start(shape: Shape) -> Makers:
 
 
 def measure(benchmark: Benchmark) -> dict[str, dict[str, Result]]:
-    """Every item that was asked for, each printed when it is done."""
+    """Results of every item that was asked for; each is printed when it is done."""
     shape, run = benchmark.shape, partial(contest, rounds=benchmark.rounds, steps=benchmark.steps)
     found: dict[str, dict[str, Result]] = {"limits": run(limits(shape))}
     show_limits(shape, found["limits"])
@@ -135,9 +134,7 @@ def measure(benchmark: Benchmark) -> dict[str, dict[str, Result]]:
         return found
     if "training" in benchmark.items:
         found["training"] = run(training(benchmark, shape))
-        show(
-            "A training step", found["training"], tokens=shape.tokens, limit="large products", peer="nanoGPT"
-        )
+        show("A training step", found["training"], tokens=shape.tokens, limit="large matmuls", peer="nanoGPT")
     if "loop" in benchmark.items:
         for name in ("jax", "torch"):
             both: Makers = {
@@ -161,31 +158,8 @@ def measure(benchmark: Benchmark) -> dict[str, dict[str, Result]]:
         show("A checkpoint: weights and both moments", found["checkpoint"])
     if "start" in benchmark.items:
         found["start"] = run(start(shape), steps=1)
-        show("From the key press to the last character", found["start"])
+        show("A command in a fresh process, from start to exit", found["start"])
     return found
-
-
-def show_limits(shape: Shape, results: dict[str, Result]) -> None:
-    products, copy = (statistics.median(results[name].seconds) for name in ("large products", "memory copy"))
-    Console(width=130).print(
-        f"This machine: {shape.operations / products / 1e9:,.0f} GFLOP/s in large products, "
-        f"{2 * contenders.COPIED / copy / 1e9:.1f} GB/s read and written in a copy"
-    )
-
-
-def show_sweep(found: dict[str, dict[str, Result]]) -> None:
-    """How the cost of a step grows when a size doubles."""
-    names = list(next(iter(found.values())))
-    table = Table(
-        "", *names, title="Seconds a step, and how many times those of the row above", title_justify="left"
-    )
-    before: dict[str, float] = {}
-    for size, results in found.items():
-        medians = {name: statistics.median(results[name].seconds) for name in names}
-        growth = {name: f" ({medians[name] / before[name]:.2f}x)" if before else "" for name in names}
-        table.add_row(size, *(f"{medians[name]:.3g}{growth[name]}" for name in names))
-        before = medians
-    Console(width=130).print(table)
 
 
 def main() -> None:

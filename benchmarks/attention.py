@@ -1,8 +1,7 @@
-"""Attention of whole windows, there and back: the definition, and the fused kernel in its place."""
+"""Attention of whole windows, forward and backward, by its definition and by the fused kernel."""
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -10,59 +9,65 @@ from nanogpt.config import ModelConfig
 from nanogpt.randomness import normals
 
 Act = Callable[[], object]
-"""Does the work, waited for."""
+"""Does the work and returns when it is finished."""
 
 
 def attention(name: str, device: str, B: int, T: int, H: int, D: int) -> dict[str, float]:
-    """Milliseconds of either in bfloat16; without "fused" where there is no such kernel."""
+    """Milliseconds by kind, in bfloat16: "plain" and, if the device has such a kernel, "fused"."""
     config = ModelConfig(65, T, 1, H, H * D, dropout=0.0)
     arrays = [normals(1, label, 0, B * H * T * D).reshape(B, H, T, D) for label in ("q", "k", "v")]
-    makers = {"jax": of_jax, "torch": of_torch}
+    makers = {"jax": jax_kinds, "torch": torch_kinds}
     return {kind: least_ms(act) for kind, act in makers[name](config, device, arrays).items()}
 
 
-def of_jax(config: ModelConfig, device: str, arrays: list[np.ndarray]) -> dict[str, Act]:
+def jax_kinds(config: ModelConfig, device: str, arrays: list[np.ndarray]) -> dict[str, Act]:
     import jax
     import jax.numpy as jnp
-    from flax import nnx
 
-    from nanogpt_jax.model import MultiHeadAttention
-    from nanogpt_jax.speed import attend_fused, fused_attention_is_right
+    from nanogpt_jax.dropout import Dropout
+    from nanogpt_jax.kernels import attend_fused, fused_attention_is_right
+    from nanogpt_jax.model import attend
 
-    layer = MultiHeadAttention(config, rngs=nnx.Rngs(0))
-    kinds: dict[str, Callable[..., jax.Array]] = {"plain": layer.attend}
+    kinds: dict[str, Callable[..., jax.Array]] = {"plain": attend}
     if fused_attention_is_right(config, device, jnp.dtype("bfloat16")):
-        kinds["fused"] = partial(attend_fused, layer.attend, layer.weights_dropout)
+        kinds["fused"] = attend_fused
     inputs = [jnp.asarray(array, jnp.bfloat16) for array in arrays]
 
-    def there_and_back(attend: Callable[..., jax.Array]) -> Act:
-        gradients = jax.jit(jax.grad(lambda *qkv: attend(*qkv).astype(jnp.float32).sum(), argnums=(0, 1, 2)))
+    def forward_and_backward(attend: Callable[..., jax.Array]) -> Act:
+        def total(*query_key_value: jax.Array) -> jax.Array:
+            return attend(*query_key_value, 0, Dropout(0.0), None).astype(jnp.float32).sum()
+
+        gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
         return lambda: jax.block_until_ready(gradients(*inputs))
 
-    return {kind: there_and_back(attend) for kind, attend in kinds.items()}
+    return {kind: forward_and_backward(attend) for kind, attend in kinds.items()}
 
 
-def of_torch(config: ModelConfig, device: str, arrays: list[np.ndarray]) -> dict[str, Act]:
+def torch_kinds(config: ModelConfig, device: str, arrays: list[np.ndarray]) -> dict[str, Act]:
     import torch
 
-    from nanogpt_torch.model import MultiHeadAttention
-    from nanogpt_torch.speed import attend_fused, fused_attention_is_right
+    from nanogpt_torch.dropout import Dropout
+    from nanogpt_torch.kernels import attend_fused, fused_attention_is_right
+    from nanogpt_torch.model import attend
 
-    layer = MultiHeadAttention(config)
-    kinds: dict[str, Callable[..., torch.Tensor]] = {"plain": layer.attend}
+    kinds: dict[str, Callable[..., torch.Tensor]] = {"plain": attend}
     if fused_attention_is_right(config, device, torch.bfloat16):
-        kinds["fused"] = partial(attend_fused, layer.attend, layer.weights_dropout)
+        kinds["fused"] = attend_fused
     inputs = [torch.from_numpy(array).to(device, torch.bfloat16).requires_grad_() for array in arrays]
 
-    def there_and_back(attend: Callable[..., torch.Tensor]) -> Act:
-        # A number that depends on the work is waited for.
-        return lambda: torch.autograd.grad(attend(*inputs).float().sum(), inputs)[0].sum().item()
+    def forward_and_backward(attend: Callable[..., torch.Tensor]) -> Act:
+        def act() -> float:
+            total = attend(*inputs, 0, Dropout(0.0), None).float().sum()
+            # item() waits for the device.
+            return torch.autograd.grad(total, inputs)[0].sum().item()
 
-    return {kind: there_and_back(attend) for kind, attend in kinds.items()}
+        return act
+
+    return {kind: forward_and_backward(attend) for kind, attend in kinds.items()}
 
 
 def least_ms(act: Act) -> float:
-    """Of ten times, after a first one."""
+    """Milliseconds of the fastest of ten repetitions, after a warm-up."""
     act()
     seconds = []
     for _ in range(10):

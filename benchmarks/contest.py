@@ -1,62 +1,58 @@
-"""Contenders side by side: each in a process of its own, taking turns A B C A B C.
+"""Contenders side by side: each has a process of its own, and they take turns, A B C A B C.
 
-So whatever else the machine does hits all of them, and nobody's memory is anybody else's.
+Turns spread whatever else the machine does over all contenders. Processes keep their memory apart.
 """
 
 import multiprocessing
 import multiprocessing.connection
 import os
 import resource
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rich.console import Console
-from rich.table import Table
-
 Step = Callable[[int], None]
-"""Does the numbered piece of work, whole and waited for."""
+"""Does the piece of work with this number, and returns when it is finished."""
 
 
 @dataclass
 class Result:
-    """What was measured of one contender."""
+    """The measurements of one contender."""
 
     first: list[float] = field(default_factory=list)
-    """Seconds from the start of its process to the end of its first step: cold, then with compiled caches."""
+    """Seconds from the start of its process to the end of its first step: cold, then with warm caches."""
     seconds: list[float] = field(default_factory=list)
-    """Of a step, turn by turn."""
+    """Seconds per step, a number for each turn."""
     peak_mb: float = 0.0
-    """Most memory that its process ever held."""
+    """Peak memory of its process, in MB."""
 
 
 def contest(makers: dict[str, Callable[[], Step]], rounds: int, steps: int) -> dict[str, Result]:
-    """Let the contenders take `rounds` turns of `steps` steps, after a first step that is not in them."""
+    """Let the contenders take `rounds` turns of `steps` steps each; the first step is timed apart."""
     spawn = multiprocessing.get_context("spawn")
     results, connections = {}, {}
     with tempfile.TemporaryDirectory(prefix="nanogpt-benchmarks-") as scratch:
         for name, make in makers.items():
             results[name] = Result()
-            for last in (False, True):
+            for warm in (False, True):
                 ours, theirs = spawn.Pipe()
                 arguments = (theirs, make, steps, scratch, time.time())
-                process = spawn.Process(target=_work, args=arguments, daemon=True)
+                process = spawn.Process(target=work, args=arguments, daemon=True)
                 process.start()
-                theirs.close()  # so that its death ends our waiting
-                # One after the other: nobody's start is to be measured against another's.
+                theirs.close()  # so that recv() raises EOFError if the process dies
+                # One start at a time, so that no start slows another.
                 try:
                     results[name].first.append(ours.recv())
                 except EOFError:
                     sys.exit(f"{name} failed: see above")
-                if last:
+                if warm:
                     connections[name] = ours
                 else:
                     ours.send(None)
                     process.join()
-            print(f"{name}: first step after {_both(results[name].first)}", file=sys.stderr)
+            print(f"{name}: first step after {both_starts(results[name].first)}", file=sys.stderr)
         for turn in range(rounds):
             for name, connection in connections.items():
                 connection.send(turn)
@@ -67,13 +63,14 @@ def contest(makers: dict[str, Callable[[], Step]], rounds: int, steps: int) -> d
     return results
 
 
-def _work(
+def work(
     connection: multiprocessing.connection.Connection,
     make: Callable[[], Step],
     steps: int,
     scratch: str,
     begun: float,
 ) -> None:
+    """Be one contender's process: make its step, take the turns that `connection` asks for, send seconds."""
     os.environ |= {
         "JAX_COMPILATION_CACHE_DIR": f"{scratch}/jax",
         "TORCHINDUCTOR_CACHE_DIR": f"{scratch}/torch",
@@ -90,33 +87,7 @@ def _work(
     connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def show(title: str, results: dict[str, Result], *, tokens: int = 0, limit: str = "", peer: str = "") -> None:
-    """Print a table: `tokens` a step, the contender that marks the machine's `limit`, and a `peer`."""
-    table = Table("", "seconds: min", "median", "max", title=title, title_justify="left")
-    if tokens:
-        table.add_column("tokens/s")
-    if limit in results:
-        table.add_column("of the limit")
-    table.add_column("first step")
-    table.add_column("peak MB")
-    if peer in results:
-        table.add_column(f"{peer} takes")
-    for name, result in results.items():
-        low, median, high = (f(result.seconds) for f in (min, statistics.median, max))
-        row = [name, *(f"{seconds:.3g}" for seconds in (low, median, high))]
-        if tokens:
-            row.append(f"{tokens / median:,.0f}")
-        if limit in results:
-            row.append(f"{statistics.median(results[limit].seconds) / median:.0%}")
-        row += [_both(result.first), f"{result.peak_mb:,.0f}"]
-        if peer in results:
-            pairs = zip(results[peer].seconds, result.seconds, strict=True)
-            ratios = [theirs / ours for theirs, ours in pairs]
-            row.append(f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})")
-        table.add_row(*row)
-    Console(width=130).print(table)
-
-
-def _both(first: list[float]) -> str:
+def both_starts(first: list[float]) -> str:
+    """Both times to the first step, in words."""
     cold, warm = first
     return f"{cold:.1f} s, warm {warm:.1f} s"

@@ -1,9 +1,9 @@
-"""The road from the bigram: the same model, a field at a time, each rung trained equally long.
+"""The road from the bigram model to the GPT: one change at a time, and each rung is trained equally long.
 
     python -m benchmarks.road --out_dir out/road
 
-Every rung is a run of train.py in a folder of its own, so what was interrupted goes on and what is finished
-is not repeated. Writes road.md and road.svg there.
+Every rung is a run of train.py in a folder of its own, so an interrupted run goes on and a finished run is not
+repeated. road.md and road.svg, in the same folder, compare them.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import tyro
 import nanogpt
 from benchmarks import runs
 from benchmarks.runs import Flags
+from nanogpt.record import Evaluation
 from nanogpt.weights import count_parameters
 
 PROMPT, CHARACTERS = "\n", 60
@@ -21,7 +22,7 @@ PROMPT, CHARACTERS = "\n", 60
 
 @dataclass(frozen=True)
 class Rung:
-    """One configuration, and where model.py has what is new in it."""
+    """One configuration, and the place in model.py that it adds."""
 
     name: str
     fields: Flags
@@ -46,46 +47,46 @@ class Road:
     """Train every rung of the road, and compare."""
 
     out_dir: Path = Path("out/road")
-    """Where the runs, road.md and road.svg go."""
+    """Folder for the runs, road.md and road.svg."""
     max_iters: int = 1_000
-    """Iterations of each rung: one whole schedule."""
+    """Iterations of each rung, which are one whole schedule."""
     batch_size: int = 16
     """Windows of 256 characters in a step."""
     data: str = "shakespeare"
-    """As train.py takes it."""
+    """Same as --data of train.py."""
     backend: str = "jax"
     """jax or torch."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a rung."""
+    """A trained rung."""
 
     rung: Rung
     parameters: int
-    evaluations: list[dict]
-    """Records of metrics.jsonl."""
+    evaluations: list[Evaluation]
+    """Evaluations of its metrics.jsonl."""
     text: str
 
     @property
     def row(self) -> list[str]:
-        """Of the table in road.md."""
+        """Its row of the table in road.md."""
         last = self.evaluations[-1]
         text = self.text.replace("\n", " / ").replace("|", "\\|")
         return [
             self.rung.name,
-            f"`{' '.join(runs.words(self.rung.fields))}`",
+            f"`{' '.join(runs.arguments(self.rung.fields))}`",
             self.rung.place,
             f"{self.parameters:,}",
-            f"{last['train_loss']:.3f}",
-            f"{last['val_loss']:.3f}",
-            f"{last['elapsed']:,.0f} s",
+            f"{last.train_loss:.3f}",
+            f"{last.val_loss:.3f}",
+            f"{last.elapsed:,.0f} s",
             f"`` {text} ``",
         ]
 
 
 def train(rung: Rung, road: Road) -> Result:
-    """Run train.py, or what is left of it, and let the model write."""
+    """Run train.py, or the rest of an interrupted run, and let the model write."""
     folder = road.out_dir / rung.name.replace(" ", "_")
     flags = {
         "data": road.data,

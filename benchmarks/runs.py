@@ -1,4 +1,4 @@
-"""Runs of train.py to compare, each in a folder of its own, and their curves."""
+"""Runs of train.py to compare, each in a folder of its own, with their tables and curves."""
 
 import subprocess
 import sys
@@ -6,48 +6,49 @@ from pathlib import Path
 
 import numpy as np
 
-from nanogpt import metrics
+from nanogpt.record import Evaluation
+from nanogpt.training.metrics import evaluations, read_metrics
 
 ROOT = Path(__file__).parents[1]
 Flags = dict[str, str | int | float]
 
 
-def train(folder: Path, flags: Flags) -> list[dict]:
-    """Train, or go on, or find it finished: the run's evaluations. Exits as train.py does."""
-    command = [sys.executable, "train.py", f"--out_dir={folder.absolute()}", *words(flags)]
+def train(folder: Path, flags: Flags) -> list[Evaluation]:
+    """Evaluations of a run, which is started, continued or finished already. Exits if train.py fails."""
+    command = [sys.executable, "train.py", f"--out_dir={folder.absolute()}", *arguments(flags)]
     if code := subprocess.run(command, cwd=ROOT).returncode:
-        sys.exit(code)  # train.py has said why
-    return evaluations(folder)
+        sys.exit(code)  # train.py has printed the reason
+    return evaluated(folder)
 
 
-def evaluations(folder: Path) -> list[dict]:
-    """What a run has measured on both splits."""
-    return metrics.evaluations(metrics.read_metrics(folder / "metrics.jsonl"))
+def evaluated(folder: Path) -> list[Evaluation]:
+    """The evaluations of the run in a folder."""
+    return evaluations(read_metrics(folder / "metrics.jsonl"))
 
 
-def words(flags: Flags) -> list[str]:
-    """Of a command line."""
-    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+def arguments(flags: Flags) -> list[str]:
+    """Flags in the form of a command line."""
+    return [argument for name, value in flags.items() for argument in (f"--{name}", str(value))]
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """In Markdown."""
+    """A table in Markdown."""
     return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *rows])
 
 
-def draw(curves: dict[str, list[list[dict]]], file: Path) -> None:
-    """Validation losses against iterations: the mean of each label's runs, and how far they lie apart."""
+def draw(curves: dict[str, list[list[Evaluation]]], file: Path) -> None:
+    """Draw validation losses against iterations: for each label the mean of its runs, and their range."""
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "runs"  # the same runs, the same file
+    matplotlib.rcParams["svg.hashsalt"] = "runs"  # the same runs must draw the same file
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
     for number, (label, runs) in enumerate(curves.items()):
         colour = pyplot.colormaps["viridis"](number / len(curves))
-        steps = [r["step"] for r in runs[0][1:]]
-        losses_RN = np.array([[r["val_loss"] for r in run[1:]] for run in runs])  # R runs, N evaluations
+        steps = [r.step for r in runs[0][1:]]
+        losses_RN = np.array([[r.val_loss for r in run[1:]] for run in runs])  # R runs, N evaluations
         mean_N = losses_RN.mean(axis=0)
         axes.plot(steps, mean_N, color=colour, label=f"{label}: {mean_N[-1]:.3f}")
         if len(runs) > 1:

@@ -1,7 +1,7 @@
-"""What the temperature does to a trained model's text, in figures: `python -m benchmarks.temperature`.
+"""The effect of the temperature on a trained model's text: `python -m benchmarks.temperature`.
 
-Entropy is that of the distributions which the tokens were drawn from; words are runs of letters, and known
-are those that the training split has.
+Entropy is the mean entropy of the distributions that the tokens were drawn from. Words are runs of letters,
+and a word is known if the training split has it.
 """
 
 import re
@@ -12,9 +12,9 @@ import numpy as np
 import tyro
 
 import nanogpt
-from nanogpt.data import load_corpus
 from nanogpt.language_model import LanguageModel
 from nanogpt.sampling import SamplingPolicy, sampling_uniforms
+from nanogpt.text.corpus import load_corpus
 
 TEMPERATURES = (0.5, 0.8, 1.2)
 SHOWN = 120  # characters of the first text
@@ -31,13 +31,13 @@ class Temperature:
     backend: str = "auto"
     """auto, jax or torch."""
     samples: int = 64
-    """Texts of each temperature, as long as the model looks back."""
+    """Texts at each temperature, each as long as the model's window."""
     seed: int = 1337
-    """Decides the texts."""
+    """Seed of the sampling."""
 
 
 def words(text: str) -> list[str]:
-    """The runs of letters of a text, without those that its ends may have cut."""
+    """Runs of letters of a text, without the first and the last, which may be cut."""
     return [word.lower() for word in re.findall(r"[A-Za-z']+", text)][1:-1]
 
 
@@ -52,7 +52,7 @@ def entropy(logits_BTV: np.ndarray, temperature: float) -> float:
 
 
 def sample(model: LanguageModel, temperature: float, wanted: Temperature) -> np.ndarray:
-    """Texts as tokens `[B, T]`, each begun by a line break and as long as the window."""
+    """Texts as tokens `[B, T]`, each as long as the window; each starts with a line break."""
     prompt_B1 = np.repeat(model.tokenizer.encode("\n")[None], wanted.samples, axis=0)
     uniforms_BN = sampling_uniforms(wanted.seed, range(wanted.samples), model.config.block_size - 1)
     blocks = model.backend.generate(prompt_B1, uniforms_BN, SamplingPolicy(temperature))
@@ -60,7 +60,7 @@ def sample(model: LanguageModel, temperature: float, wanted: Temperature) -> np.
 
 
 def share_known(texts: list[str], known: set[str]) -> float:
-    """Of all words of the texts, the share that is known."""
+    """Share of all words of the texts that is known."""
     written = [word for text in texts for word in words(text)]
     return sum(word in known for word in written) / max(1, len(written))
 
@@ -68,7 +68,7 @@ def share_known(texts: list[str], known: set[str]) -> float:
 def main() -> None:
     wanted = tyro.cli(Temperature, use_underscores=True)
     model = nanogpt.load(wanted.out_dir, wanted.backend, checkpoint=wanted.checkpoint)
-    text = load_corpus(model.metadata["config"]["run"]["data"]).text
+    text = load_corpus(model.metadata.config.run.data).text
     boundary = int(0.9 * len(text))
     known = set(words(text[:boundary]))
     print("| temperature | entropy, bits a character | words that the training split has | begins |")
@@ -77,7 +77,7 @@ def main() -> None:
         tokens_BT = sample(model, temperature, wanted)
         texts = [model.tokenizer.decode(tokens_T) for tokens_T in tokens_BT]
         shown = texts[0][1 : SHOWN + 1].replace("\n", " / ")
-        # The last logits are of a token that was not drawn.
+        # The last logits predict a token that was not drawn.
         bits = entropy(model.logits(tokens_BT)[:, :-1], temperature)
         print(f"| {temperature} | {bits:.2f} | {share_known(texts, known):.1%} | `` {shown} `` |")
     print(f"| the validation split | | {share_known([text[boundary:]], known):.1%} | |")

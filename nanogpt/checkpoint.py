@@ -1,26 +1,25 @@
 """Checkpoints of a run, the same for both backends: numpy arrays and JSON, kept by Orbax.
 
-`checkpoints/<step>/` holds `state` (weights and both moments by canonical name) and `metadata` (format,
-step, configuration, vocabulary, data fingerprint, metrics, versions, a SHA-256 of every array: Orbax itself
-does not notice a flipped bit). Saves run in the background and are committed by rename, so a killed one
-leaves nothing that could be taken for a checkpoint.
+`checkpoints/<step>/` holds `state` (weights and both moments by canonical name) and `metadata` (metadata.py),
+which has a SHA-256 of every array: Orbax itself does not notice a flipped bit. Saves run in the background
+and are committed by rename, so a killed one leaves nothing that could be taken for a checkpoint.
 """
 
 import hashlib
-import importlib.metadata
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
-from nanogpt.backend import TrainingState
 from nanogpt.errors import InputError, told_in_a_line
+from nanogpt.files import free_name
+from nanogpt.metadata import FORMAT, Metadata, versions
+from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
 
-FORMAT = 1
 KEEP_LATEST = 2
 
 
@@ -57,7 +56,7 @@ class Checkpoints:
         """The step of the lowest validation loss among those kept."""
         return self._manager.best_step()
 
-    def save(self, state: TrainingState, metadata: dict[str, Any], val_loss: float | None = None) -> None:
+    def save(self, state: TrainingState, metadata: Metadata) -> None:
         """Save in the background; `state` must be nobody else's to change. A step is saved once.
 
         Raises InputError where this save, or the one before, can't be written.
@@ -69,29 +68,25 @@ class Checkpoints:
             "first_moment": state.first_moment,
             "second_moment": state.second_moment,
         }
-        metadata = metadata | {
-            "format": FORMAT,
-            "step": state.step,
-            "checksums": {part: _checksums(arrays) for part, arrays in tree.items()},
-            "versions": versions(),
-        }
-        items = {"state": self._args.StandardSave(tree), "metadata": self._args.JsonSave(metadata)}
-        metrics = None if val_loss is None else {"val_loss": val_loss}
+        checksums = {part: _checksums(arrays) for part, arrays in tree.items()}
+        metadata = replace(metadata, step=state.step, checksums=checksums, versions=versions())
+        items = {"state": self._args.StandardSave(tree), "metadata": self._args.JsonSave(metadata.as_dict())}
+        metrics = {"val_loss": metadata.metrics.val_loss} if metadata.metrics else None
         with told_in_a_line(f"no checkpoint can be written to {self.directory}"):
             self._manager.save(state.step, args=self._args.Composite(**items), metrics=metrics, force=True)
 
-    def restore(self, step: int) -> tuple[TrainingState, dict[str, Any]]:
+    def restore(self, step: int) -> tuple[TrainingState, Metadata]:
         """State and metadata of a step. Raises InputError when they are not exactly what was saved."""
         items = {"state": self._args.StandardRestore(), "metadata": self._args.JsonRestore()}
         with told_in_a_line(f"checkpoint {self.directory / str(step)} is damaged"):
             restored = self._manager.restore(step, args=self._args.Composite(**items))
-            metadata, tree = restored.metadata, restored.state
-            if metadata["format"] != FORMAT:
+            if restored.metadata["format"] != FORMAT:
                 raise InputError(
-                    f"checkpoint {self.directory / str(step)} has format {metadata['format']}; "
+                    f"checkpoint {self.directory / str(step)} has format {restored.metadata['format']}; "
                     f"this version reads format {FORMAT}"
                 )
-            for part, checksums in metadata["checksums"].items():
+            metadata, tree = Metadata.from_dict(restored.metadata), restored.state
+            for part, checksums in metadata.checksums.items():
                 if _checksums(tree[part]) != checksums:
                     raise ValueError(f"a checksum of its {part} differs")
             return TrainingState(step=step, **tree), metadata
@@ -110,18 +105,6 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
-
-
-def free_name(path: Path) -> Path:
-    """`path`, or the first of `path.1`, `path.2`, ... that does not exist."""
-    candidates = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, 10_000))]
-    return next(candidate for candidate in candidates if not candidate.exists())
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that decide what a run computes."""
-    names = ("jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _checksums(arrays: Weights) -> dict[str, str]:

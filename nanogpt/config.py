@@ -80,6 +80,10 @@ class TrainingConfig:
                 f"min_lr {self.min_lr:g} is above learning_rate {self.learning_rate:g}: lower it too"
             )
 
+    def is_evaluated(self, step: int) -> bool:
+        """Whether the model is evaluated at a step: every eval_interval steps, and at the end."""
+        return step % self.eval_interval == 0 or step == self.max_iters
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -110,6 +114,13 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Config":
+        """The inverse of `dataclasses.asdict`."""
+        return cls(
+            ModelConfig(**values["model"]), TrainingConfig(**values["training"]), RunConfig(**values["run"])
+        )
 
 
 def differences(old: Any, new: Any) -> list[str]:

@@ -6,26 +6,29 @@ from typing import Any
 
 import numpy as np
 
-from nanogpt.backend import Backend, TrainingState, load_backend
+from nanogpt.backend import Backend
 from nanogpt.checkpoint import Checkpoints
+from nanogpt.choice import load_backend
 from nanogpt.config import ModelConfig
-from nanogpt.data import windows
 from nanogpt.errors import InputError
+from nanogpt.metadata import Metadata
 from nanogpt.sampling import SamplingPolicy, sampling_uniforms
-from nanogpt.tokenizer import Tokenizer, decode_stream, find_tokenizer
+from nanogpt.state import TrainingState
+from nanogpt.text.corpus import windows
+from nanogpt.text.tokenizer import Tokenizer, decode_stream, find_tokenizer
 
 
 class LanguageModel:
     """A model and its tokenizer. Tokens are int32; losses are in nats; everything else is float32."""
 
     def __init__(
-        self, backend: Backend, config: ModelConfig, tokenizer: Tokenizer, metadata: dict[str, Any]
+        self, backend: Backend, config: ModelConfig, tokenizer: Tokenizer, metadata: Metadata
     ) -> None:
         self.backend = backend
         self.config = config
         self.tokenizer = tokenizer
         self.metadata = metadata
-        """What the checkpoint says of itself: step, metrics, configuration, versions."""
+        """Step, evaluation, configuration and versions of the checkpoint that the model was read from."""
 
     def logits(self, tokens_BT: np.ndarray) -> np.ndarray:
         """Scores `[B, T, V]` of the token after each one of `[B, T]`, T <= block_size."""
@@ -45,7 +48,7 @@ class LanguageModel:
         return mean_loss(self.backend, tokens_N, self.config.block_size)
 
     def generate(self, prompt: str = "\n", **options: Any) -> str:
-        """The prompt and what the model makes of it; options as for `stream`."""
+        """The prompt and its continuation; options as for `stream`."""
         return prompt + "".join(self.stream(prompt, **options))
 
     def stream(
@@ -106,14 +109,12 @@ def load(
     # Before the checkpoints, so that a jax backend still finds its GPU.
     backend_class = load_backend(backend)
     state, metadata = read_checkpoint(run_directory, checkpoint)
-    config = ModelConfig(**metadata["config"]["model"])
-    tokenizer = find_tokenizer(run_directory, metadata["vocabulary"], config.vocab_size)
+    config = metadata.config.model
+    tokenizer = find_tokenizer(run_directory, metadata.vocabulary, config.vocab_size)
     return LanguageModel(backend_class(config, None, state, device=device), config, tokenizer, metadata)
 
 
-def read_checkpoint(
-    run_directory: Path, checkpoint: str | int = "latest"
-) -> tuple[TrainingState, dict[str, Any]]:
+def read_checkpoint(run_directory: Path, checkpoint: str | int = "latest") -> tuple[TrainingState, Metadata]:
     """A checkpoint of a run, chosen as by `load`, and its metadata."""
     if not (run_directory / "checkpoints").is_dir():
         raise InputError(f"{run_directory} holds no run: it has no folder checkpoints (train.py makes one)")

@@ -12,7 +12,7 @@ import hashlib
 import numpy as np
 
 
-def words(seed: int, stream: str, step: int, count: int) -> np.ndarray:
+def random_bits(seed: int, stream: str, step: int, count: int) -> np.ndarray:
     """`count` uniform 64-bit words: uint64 `[count]`. A longer row begins with the shorter one."""
     stream_id = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little")
     philox = np.random.Philox(
@@ -23,14 +23,14 @@ def words(seed: int, stream: str, step: int, count: int) -> np.ndarray:
 
 def uniforms(seed: int, stream: str, step: int, count: int) -> np.ndarray:
     """Numbers in [0, 1) with 24 random bits, exact in float32: float32 `[count]`."""
-    return (words(seed, stream, step, count) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+    return (random_bits(seed, stream, step, count) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
 
 
 def normals(seed: int, stream: str, step: int, count: int) -> np.ndarray:
     """Standard normal numbers by Box and Muller's (1958) transform: float32 `[count]`."""
     half = (count + 1) // 2
     # 53 bits and a half step, so that the logarithm never sees 0.
-    uniform = ((words(seed, stream, step, 2 * half) >> np.uint64(11)).astype(np.float64) + 0.5) * 2**-53
+    uniform = ((random_bits(seed, stream, step, 2 * half) >> np.uint64(11)).astype(np.float64) + 0.5) * 2**-53
     radius, angle = np.sqrt(-2 * np.log(uniform[:half])), 2 * np.pi * uniform[half:]
     return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count].astype(np.float32)
 

@@ -5,12 +5,14 @@ import optax
 
 from nanogpt.config import TrainingConfig
 
+# Differs from torch: it has modules and parameters in the place of trees of arrays.
 Arrays = dict[str, jax.Array]
 
 
 class Optimizer:
     """AdamW whose learning rate is an argument of the step: the schedule lives in the core."""
 
+    # Differs from torch: optax is given weights and moments at each step, and returns the new ones.
     def __init__(self, config: TrainingConfig) -> None:
         self.clip = optax.clip_by_global_norm(config.grad_clip) if config.grad_clip else optax.identity()
         # eps is stated in both twins; decay is on matrices alone, and scaled by the learning rate.
@@ -20,7 +22,7 @@ class Optimizer:
     def update(
         self, weights: Arrays, moments: optax.ScaleByAdamState, gradients: Arrays, learning_rate: jax.Array
     ) -> tuple[Arrays, optax.ScaleByAdamState]:
-        """Weights and moments after one step against `gradients`."""
+        """Return weights and moments after one step against `gradients`."""
         gradients, _ = self.clip.update(gradients, optax.EmptyState())
         directions, moments = self.adam.update(gradients, moments)
 

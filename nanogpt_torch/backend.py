@@ -1,29 +1,33 @@
-"""The model at work in torch: devices, precision, compilation, micro-batches. See nanogpt.backend.Backend."""
+"""The backend in torch: devices, precision, compilation, micro-batches (contract: nanogpt/backend.py)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nanogpt.backend import TrainingState, micro_batch_rows, unavailable_device
+from nanogpt.choice import unavailable_device
 from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.micro_batches import micro_batch_rows
 from nanogpt.sampling import SamplingPolicy, token_blocks
+from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
-from nanogpt_torch.generation import continue_text, fill
-from nanogpt_torch.model import GPT, token_losses
-from nanogpt_torch.optimizer import Optimizer
-from nanogpt_torch.speed import (
+from nanogpt_torch.generation import continue_text, prefill
+from nanogpt_torch.kernels import (
+    CompiledBlock,
+    OneDnnLinear,
     attend_fused,
     attend_in_chunks,
     fused_attention_is_right,
-    linear_by_onednn,
     onednn_is_faster,
 )
+from nanogpt_torch.model import GPT, Block, Kernels, attend, token_losses
+from nanogpt_torch.optimizer import Optimizer
 
 
 class Backend:
@@ -40,31 +44,33 @@ class Backend:
         device: str = "auto",
         dtype: str = "float32",
         compile: bool = False,
+        kernels: Kernels | None = None,
     ) -> None:
-        # float32 means float32: TF32 for CUDA's products only where it was asked for.
+        # Differs from jax: the precision of float32 is one setting, by which CUDA's matmuls may use TF32.
         torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
         self.config, self.dtype = config, getattr(torch, "float32" if dtype == "tf32" else dtype)
         self.device = _find(device)
         self.device_name = torch.cuda.get_device_name() if self.device == "cuda" else self.device
-        self._fused = fused_attention_is_right(config, self.device, self.dtype)
-        self.model = self._build(torch.float32)
-        self._parameters = dict(_canonical(self.model))
+        # Differs from jax: a module holds its parameters, and an optimizer its moments.
         self._compiled = compile
-        if compile:
-            from torch._functorch import config as functorch  # takes time to import
-
-            # Masks are computed again on the way back: to write and read their bytes takes inductor longer.
-            functorch.aggressive_recomputation = True
-            # One compiled block serves every layer: compiling the whole model takes minutes on a CPU.
-            for block in self.model.blocks:
-                block.compile()
-        self._optimizer = (
-            Optimizer(training, {n: p for n, (p, _) in self._parameters.items()}) if training else None
-        )
+        self.kernels = kernels or self._fastest_kernels()
+        self._module = GPT(config, self.kernels).to(self.device)
+        self._parameters = dict(_canonical(self._module))
+        self._optimizer = Optimizer(training, (p for p, _ in self._parameters.values())) if training else None
         self.load(state)
+
+    @property
+    def model(self) -> GPT:
+        if self.dtype == torch.float32:
+            return self._module
+        # Differs from jax: the module's own parameters are float32, and compilation is for training.
+        model = GPT(self.config, replace(self.kernels, block=Block)).to(self.device, self.dtype)
+        model.load_state_dict(self._module.state_dict())
+        return model
 
     @torch.no_grad()
     def load(self, state: TrainingState) -> None:
+        # Differs from jax: values are copied into the parameters, and kernels are transposed.
         for name, (parameter, transposed) in self._parameters.items():
             parameter.copy_(_from_numpy(state.weights[name], transposed))
             if self._optimizer:
@@ -113,20 +119,20 @@ class Backend:
 
     @torch.inference_mode()
     def attention(self, tokens_BT: np.ndarray) -> np.ndarray:
-        return self._cast_model().attention(self._tokens(tokens_BT)).float().cpu().numpy()
+        return self.model.attention(self._tokens(tokens_BT)).float().cpu().numpy()
 
     @torch.inference_mode()
     def head_outputs(self, tokens_BT: np.ndarray) -> np.ndarray:
-        return self._cast_model().head_outputs(self._tokens(tokens_BT)).float().cpu().numpy()
+        return self.model.head_outputs(self._tokens(tokens_BT)).float().cpu().numpy()
 
     def generate(
         self, prompt_BT: np.ndarray, uniforms_BN: np.ndarray, policy: SamplingPolicy
     ) -> Iterator[np.ndarray]:
-        block_size, model = self.config.block_size, self._cast_model()
+        block_size, model = self.config.block_size, self.model
         window_BT = self._tokens(prompt_BT[:, -block_size:])
         length = window_BT.shape[1]
         with self._decoding():
-            caches = fill(model, self.config, window_BT[:, :-1])
+            caches = prefill(model, self.config, window_BT[:, :-1])
         for block, is_inside in token_blocks(uniforms_BN.shape[1], block_size - length + 1):
             uniforms = torch.tensor(uniforms_BN[:, block]).to(self.device)
             with self._decoding():
@@ -135,54 +141,47 @@ class Backend:
                 )
             yield tokens_BN.cpu().numpy().astype(np.int32)
 
+    def _fastest_kernels(self) -> Kernels:
+        """The kernels for this device; each equals its definition."""
+        chosen: Callable[..., Tensor] = attend_in_chunks if self.device == "cpu" else attend
+        if fused_attention_is_right(self.config, self.device, self.dtype):
+            chosen = partial(attend_fused, otherwise=chosen)
+        # Differs from jax: torch has two matmul libraries for CPUs, and compiles on demand.
+        linear = OneDnnLinear if self.device == "cpu" and onednn_is_faster() else nn.Linear
+        return Kernels(attend=chosen, linear=linear, block=CompiledBlock if self._compiled else Block)
+
     def _tokens(self, tokens: np.ndarray) -> Tensor:
+        # Differs from jax: torch wants contiguous arrays on its device, and int64 indices.
         return torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device).long()
 
     def _logits(self, tokens_BT: Tensor, keys_B2: Tensor | None = None) -> Tensor:
-        """The module's logits, computed with its weights in the dtype of the computation."""
+        """The module's logits, with weights in the dtype of the computation; gradients reach the module."""
+        # Differs from jax: weights are not an argument of a module, but can be put in their place for a call.
         if self.dtype == torch.float32:
-            return self.model(tokens_BT, keys_B2)
-        weights = {name: p.to(self.dtype) for name, p in self.model.named_parameters()}
-        return functional_call(self.model, weights, (tokens_BT, keys_B2))
-
-    def _cast_model(self) -> GPT:
-        """The module with its weights in the dtype of the computation, for inference."""
-        if self.dtype == torch.float32:
-            return self.model
-        model = self._build(self.dtype)
-        model.load_state_dict(self.model.state_dict())
-        return model
-
-    def _build(self, dtype: torch.dtype) -> GPT:
-        model = GPT(self.config).to(self.device, dtype)
-        for block in model.blocks:
-            attention: Any = block.attention
-            if self.device == "cpu":
-                attention.attend = partial(attend_in_chunks, attention.attend, attention.weights_dropout)
-            if self._fused:
-                attention.attend = partial(attend_fused, attention.attend, attention.weights_dropout)
-        for layer in model.modules() if self.device == "cpu" and onednn_is_faster() else ():
-            if isinstance(layer, nn.Linear):
-                layer.forward = partial(linear_by_onednn, layer)  # type: ignore[method-assign]
-        return model
+            return self._module(tokens_BT, keys_B2)
+        weights = {name: p.to(self.dtype) for name, p in self._module.named_parameters()}
+        return functional_call(self._module, weights, (tokens_BT, keys_B2))
 
     @contextmanager
     def _decoding(self) -> Iterator[None]:
-        """Inference on ever more positions, for each number of which a block would be compiled anew."""
+        """Inference without compilation: each further position would compile a block anew."""
+        # Differs from jax: shapes grow with the text.
         eager = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
         with torch.inference_mode(), eager:
             yield
 
     def _token_losses(self, tokens_BT1: Tensor, keys_B2: Tensor | None = None) -> Tensor:
+        # Differs from jax: the module holds its weights.
         logits_BTV = self._logits(tokens_BT1[:, :-1], keys_B2)
         return token_losses(logits_BTV, tokens_BT1[:, 1:])
 
     def _loss_and_gradients(self, tokens_BT1: Tensor, keys_B2: Tensor) -> Tensor:
-        """Mean loss, its gradients left in the parameters; by micro-batches: activations stay small."""
+        """Mean loss; its gradients, summed over micro-batches, are left in the parameters."""
+        # Differs from jax: backward() adds to the parameters' gradients.
         B, T1 = tokens_BT1.shape
         # A compiled block holds less in memory, and has some cost for each call.
         rows = micro_batch_rows(B, T1 - 1, self.device, tokens=4096 if self._compiled else 2048)
-        self.model.zero_grad()
+        self._module.zero_grad()
         total = torch.zeros((), device=self.device)
         for micro_batch in zip(tokens_BT1.split(rows), keys_B2.split(rows), strict=True):
             loss = self._token_losses(*micro_batch).mean() * (rows / B)
@@ -192,6 +191,7 @@ class Backend:
 
 
 def _find(device: str) -> str:
+    # Differs from jax: torch is asked for each kind of device.
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -207,6 +207,7 @@ def _find(device: str) -> str:
 
 def _canonical(module: nn.Module) -> Iterator[tuple[str, tuple[Tensor, bool]]]:
     """Canonical name (nanogpt/weights.py) of each parameter, and whether torch keeps it as (out, in)."""
+    # Differs from jax: Flax has the canonical names and the canonical kernels, (in, out).
     for path, layer in module.named_modules():
         if isinstance(layer, nn.Linear):
             yield f"{path}.kernel", (layer.weight, True)
@@ -219,11 +220,12 @@ def _canonical(module: nn.Module) -> Iterator[tuple[str, tuple[Tensor, bool]]]:
 
 
 def _from_numpy(array: np.ndarray, transposed: bool) -> Tensor:
+    # Differs from jax: torch's kernels are (out, in).
     return torch.tensor(np.ascontiguousarray(array.T if transposed else array))
 
 
 def _to_numpy(tensors: dict[str, tuple[Tensor, bool]]) -> Weights:
-    # A copy: what .numpy() gives is the live memory itself.
+    # Differs from jax: .numpy() gives the live memory itself, which is copied.
     arrays = {
         name: (tensor.detach().cpu().numpy(), transposed) for name, (tensor, transposed) in tensors.items()
     }

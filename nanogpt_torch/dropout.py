@@ -16,29 +16,33 @@ class Dropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor, keys_B2: Tensor | None = None, index: Tensor | None = None) -> Tensor:
-        """`x` `[B, ...]`; `index` says where its elements stand in a row, if it is not whole rows."""
+        """Drop elements of `x` `[B, ...]`. `index` has their places in a row; by default a row is whole."""
         if keys_B2 is None or self.rate == 0:
             return x
-        keep = keep_mask(keys_B2, positions(x.shape[1:], x.device) if index is None else index, self.rate)
-        # Differs from jax: torch's `where`, there and back, takes twice as long as a product.
+        index = positions(x.shape[1:], device=x.device) if index is None else index
+        keep = keep_mask(keys_B2, index, self.rate)
+        # Differs from jax: torch's `where`, forward and backward, takes twice as long as a product.
         return x * keep.to(x.dtype).mul_(1 / (1 - self.rate))
 
 
 def fold_in(keys_B2: Tensor | None, number: int) -> Tensor | None:
-    """Keys for part `number` of what `keys_B2` are for: int32 `[B, 2]`. No keys stay no keys."""
+    """Keys for part `number` of a model or layer with keys `keys_B2`: int32 `[B, 2]`. None stays None."""
     if keys_B2 is None:
         return None
+    # Differs from jax: int32 holds the same bits.
     return mix(keys_B2 * _signed(0x9E3779B1) + (number + 1))
 
 
 def positions(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where each element stands in a row of `shape`: int32 `[1, *shape]`."""
+    """The index of each element in a row of `shape`: int32 `[1, *shape]`."""
+    # Differs from jax: torch has little for uint32.
     return torch.arange(math.prod(shape), dtype=torch.int32, device=device).reshape(1, *shape)
 
 
 def keep_mask(keys_B2: Tensor, index: Tensor, rate: float) -> Tensor:
-    """Which elements at `index` `[1, ...]` to keep: bool `[B, ...]` (nanogpt.randomness.keep_mask)."""
+    """The elements at `index` `[1, ...]` to keep: bool `[B, ...]` (nanogpt.randomness.keep_mask)."""
     first_B, second_B = (keys_B2[:, half].reshape(-1, *[1] * (index.ndim - 1)) for half in range(2))
+    # Differs from jax: in place, and signed already.
     bits = mix(mix(index ^ first_B).add_(second_B))
     return bits >= keep_threshold(rate)
 

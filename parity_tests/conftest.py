@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[REPORT] = Report()
+    config.pluginmanager.register(Collector(config.stash[REPORT]))
 
 
 @pytest.fixture(scope="session")
@@ -28,16 +30,39 @@ def report(request: pytest.FixtureRequest) -> Iterator[Report]:
     return request.config.stash[REPORT]
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Give what a worker of pytest-xdist has measured to the process that prints it."""
+    if hasattr(session.config, "workeroutput"):
+        report = session.config.stash[REPORT]
+        session.config.workeroutput["parity"] = ([*report.largest.items()], report.notes)
+
+
+class Collector:
+    """Takes what the workers of pytest-xdist have measured."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        largest, notes = node.workeroutput.get("parity", ([], []))
+        self.report.add({tuple(key): tuple(error) for key, error in largest})
+        self.report.notes += notes
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    largest = config.stash[REPORT].largest
-    if not largest:
+    report = config.stash[REPORT]
+    if not report.largest:
         return
-    device = config.getoption("--device")
-    terminalreporter.section(f"parity of nanogpt_jax and nanogpt_torch on {device}")
-    terminalreporter.write_line(f"{'quantity':<28} {'largest error':>13}  {'tolerance':>9}  where")
+    terminalreporter.section(f"parity of nanogpt_jax and nanogpt_torch on {config.getoption('--device')}")
+    line = "{:<26} {:>12} {:>12} {:>10}  {}"
+    head = ("largest error of", "fast kernels", "plain", "tolerance", "where")
+    terminalreporter.write_line(line.format(*head))
     for quantity, tolerance in TOLERANCES.items():
-        if quantity in largest:
-            error, label = largest[quantity]
-            terminalreporter.write_line(f"{quantity:<28} {error:>13.1e}  {tolerance.error:>9.0e}  {label}")
-    for note in config.stash[REPORT].notes:
+        errors = [report.largest.get((quantity, kernels)) for kernels in ("fast", "plain")]
+        if any(errors):
+            shown = [f"{error[0]:.1e}" if error else "" for error in errors]
+            where = max(filter(None, errors))[1]
+            terminalreporter.write_line(line.format(quantity, *shown, f"{tolerance.error:.0e}", where))
+    for note in report.notes:
         terminalreporter.write_line(note)

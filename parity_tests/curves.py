@@ -19,13 +19,15 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from nanogpt.backend import MAX_STEPS_PER_CALL, Backend, TrainingState, load_backend
-from nanogpt.config import ModelConfig, TrainingConfig, learning_rate_at
-from nanogpt.data import Splits, load_corpus
+from nanogpt.backend import MAX_STEPS_PER_CALL, Backend
+from nanogpt.choice import load_backend
+from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.language_model import mean_loss
 from nanogpt.presets import PRESETS
-from nanogpt.randomness import dropout_keys
-from nanogpt.tokenizer import CharTokenizer
+from nanogpt.state import TrainingState
+from nanogpt.text.corpus import Splits, load_corpus
+from nanogpt.text.tokenizer import CharTokenizer
+from nanogpt.training.batches import step_inputs
 
 # The backends of each run's two halves, and whether its initial weights are moved.
 RUNS = {
@@ -93,13 +95,9 @@ class Recipe:
         up = np.float32(np.inf)
         return replace(state, weights={name: np.nextafter(w, up) for name, w in state.weights.items()})
 
-    def batches(self, steps: range) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What a backend's `train` takes for these steps."""
-        B, seed = self.training.batch_size, self.training.seed
-        tokens_KBT1 = np.stack([self.splits.batch(seed, step, B) for step in steps])
-        keys_KB2 = np.stack([dropout_keys(seed, step, np.arange(B)) for step in steps])
-        rate_K = np.array([learning_rate_at(step, self.training) for step in steps], np.float32)
-        return tokens_KBT1, keys_KB2, rate_K
+    def draw(self, step: int) -> np.ndarray:
+        """The windows `[B, T + 1]` of a step."""
+        return self.splits.batch(self.training.seed, step, self.training.batch_size)
 
     def run(self, name: str) -> list[float]:
         """The batch loss of each step, then the validation loss."""
@@ -110,7 +108,7 @@ class Recipe:
             stop = first + self.steps // 2
             for start in range(first, stop, MAX_STEPS_PER_CALL):
                 steps = range(start, min(start + MAX_STEPS_PER_CALL, stop))
-                losses += backend.train(*self.batches(steps))().tolist()
+                losses += backend.train(*step_inputs(self.draw, steps, self.training))().tolist()
             state = backend.state()
         tokens_N = self.splits.validation_tokens()
         return [*losses, mean_loss(backend, tokens_N, self.model.block_size)]

@@ -1,11 +1,13 @@
-"""The judge: the whole model and AdamW in float64 numpy, written from the definitions, not from a twin."""
+"""The judge: the whole model, its dropout masks and AdamW in numpy, float64 where numbers are real.
+
+It is written from the definitions, and shares with the twins and the core no more than the names of weights.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.randomness import fold_in, keep_mask
 from nanogpt.weights import Weights
 
 
@@ -17,9 +19,9 @@ def logits(
     hidden: list[np.ndarray] | None = None,
     replace_heads: Callable[[int, np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Logits `[B, T, V]` in float64; with keys, dropout acts. What enters an activation goes to `hidden`.
+    """Logits `[B, T, V]` in float64; with keys, dropout acts. The inputs of activations go to `hidden`.
 
-    `replace_heads` may put something else in place of what a layer's heads take in, `[B, T, H, D]`.
+    `replace_heads` may return other outputs for the heads of a layer, `[B, T, H, D]`.
     """
     w = {name: array.astype(np.float64) for name, array in weights.items()}
     B, T = tokens_BT.shape
@@ -90,8 +92,34 @@ def dropout(
 ) -> np.ndarray:
     if keys_B2 is None:
         return x
-    keep = keep_mask(fold_in(fold_in(keys_B2, layer), site), x.shape[1:], config.dropout)
-    return np.where(keep, x / (1 - config.dropout), 0)
+    keep = np.stack([kept(key, layer, site, x[0].size, config.dropout) for key in keys_B2])
+    return np.where(keep.reshape(x.shape), x / (1 - config.dropout), 0)
+
+
+def kept(key: np.ndarray, layer: int, site: int, count: int, rate: float) -> np.ndarray:
+    """Which of the `count` elements of a row dropout keeps: bool `[count]`, from the row's key `[2]`.
+
+    Both halves of the key are folded with the layer, then with the site; each element's index is hashed with
+    the first half, then with the second, and kept if the hash as a signed number reaches rate * 2^32 - 2^31.
+    """
+    first, second = (int(half) for half in key)
+    for number in (layer, site):
+        first, second = (
+            int(lowbias32(np.array([half * 0x9E3779B1 + number + 1]))[0]) for half in (first, second)
+        )
+    bits = lowbias32(lowbias32(np.arange(count) ^ first) + second)
+    signed = np.where(bits < 2**31, bits, bits - 2**32)
+    return signed >= round(rate * 2**32) - 2**31
+
+
+def lowbias32(bits: np.ndarray) -> np.ndarray:
+    """Wellons's (2018) hash of the lower 32 bits of int64 numbers, in int64."""
+    bits = bits & 0xFFFFFFFF
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        bits = bits ^ (bits >> shift)
+        # Two halves of 16 bits, for a product of two 32-bit numbers does not fit.
+        bits = (bits * (factor & 0xFFFF) + ((bits * (factor >> 16) & 0xFFFF) << 16)) & 0xFFFFFFFF
+    return bits ^ (bits >> 16)
 
 
 def linear(w: Weights, name: str, x: np.ndarray) -> np.ndarray:

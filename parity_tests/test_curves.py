@@ -3,8 +3,8 @@
 import pytest
 
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.data import Splits, load_corpus
-from nanogpt.tokenizer import CharTokenizer
+from nanogpt.text.corpus import Splits, load_corpus
+from nanogpt.text.tokenizer import CharTokenizer
 from parity_tests.curves import PAIRS, RUNS, Losses, Recipe, gap, limit
 
 pytestmark = pytest.mark.thorough

@@ -11,9 +11,9 @@ import nanogpt_jax.backend
 import nanogpt_jax.dropout
 import nanogpt_torch.backend
 import nanogpt_torch.dropout
-from nanogpt.backend import TrainingState
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.randomness import dropout_keys, fold_in, keep_mask
+from nanogpt.state import TrainingState
 from parity_tests.twins import Report, Twins, thorough_except
 
 # Windows long enough for attention in chunks.

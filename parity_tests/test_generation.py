@@ -163,12 +163,12 @@ def test_logits_with_the_cache_are_those_without(backend: str, device: str, repo
     with torch.inference_mode():
         if backend == "jax":
             on_device = jnp.asarray(tokens_BT)
-            caches = generation.fill(of.model, CONFIG, on_device, filled)
+            caches = generation.prefill(of.model, CONFIG, on_device, filled)
         else:
             on_device = torch.from_numpy(tokens_BT).long().to(of.device)
-            caches = generation.fill(of.model, CONFIG, on_device[:, :filled])
+            caches = generation.prefill(of.model, CONFIG, on_device[:, :filled])
         for first, stop in [(5, 6), (6, 7), (7, 10), (10, 11), (11, 16)]:
-            x_BTC = generation.read(of.model, on_device[:, first:stop], first, caches)
+            x_BTC = generation.forward_cached(of.model, on_device[:, first:stop], first, caches)
             logits_BTV = of.model.unembed(x_BTC)
             actual = np.asarray(logits_BTV if backend == "jax" else logits_BTV.cpu())
             report.compare("logits", f"{backend}, cached", actual, expected_BTV[:, first:stop])

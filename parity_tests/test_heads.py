@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nanogpt.ablation import ablation
+from nanogpt.heads.ablation import ablation
 from parity_tests import reference
 from parity_tests.test_model import CONFIGS
 from parity_tests.twins import Report, Twins, thorough_except

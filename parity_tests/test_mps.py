@@ -20,10 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nanogpt.backend import TrainingState
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.randomness import dropout_keys
 from nanogpt.sampling import SamplingPolicy, sampling_uniforms
+from nanogpt.state import TrainingState
 from nanogpt_torch.backend import Backend
 
 pytestmark = pytest.mark.thorough

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nanogpt.backend import TrainingState
 from nanogpt.config import ModelConfig, TrainingConfig, learning_rate_at
-from nanogpt.randomness import dropout_keys
+from nanogpt.state import TrainingState
+from nanogpt.training.batches import StepInputs, step_inputs
 from parity_tests import reference
 from parity_tests.twins import Report, Twins, batch_off_the_kink, compare_states, thorough_except
 
@@ -24,12 +24,9 @@ def twins(request: pytest.FixtureRequest, device: str) -> Twins:
     return Twins.of(CONFIGS[request.param], TRAINING, device)
 
 
-def batches(twins: Twins, first: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    steps = range(first, first + count)
-    B, T = TRAINING.batch_size, twins.config.block_size
-    tokens = np.stack([twins.tokens(B, T + 1, step=step) for step in steps])
-    keys = np.stack([dropout_keys(1337, step, np.arange(B)) for step in steps])
-    return tokens, keys, np.array([learning_rate_at(step, TRAINING) for step in steps], np.float32)
+def batches(twins: Twins, first: int, count: int) -> StepInputs:
+    shape = (TRAINING.batch_size, twins.config.block_size + 1)
+    return step_inputs(lambda step: twins.tokens(*shape, step=step), range(first, first + count), TRAINING)
 
 
 def test_gradients_agree_with_dropout(twins: Twins, report: Report) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,15 @@ import torch
 
 import nanogpt_jax.backend
 import nanogpt_torch.backend
-from nanogpt.backend import Backend, TrainingState
+from nanogpt.backend import Backend
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.randomness import dropout_keys, normals, words
+from nanogpt.randomness import dropout_keys, normals, random_bits
+from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
 from parity_tests import reference
 from parity_tests.tolerances import KEY_BIAS, TOLERANCES
+
+KernelsName = Literal["fast", "plain"]
 
 
 def relative_error(actual: Any, expected: Any) -> float:
@@ -28,51 +32,81 @@ def relative_error(actual: Any, expected: Any) -> float:
 
 
 class Report:
-    """Compares, remembers the largest error of each quantity, and fails where one is above its tolerance."""
+    """Compares, remembers the largest error of each quantity, and fails where one is above its tolerance.
+
+    Errors of models built of plain kernels, the definitions, are kept apart from those of the fast ones.
+    """
 
     def __init__(self) -> None:
-        self.largest: dict[str, tuple[float, str]] = {}
+        self.largest: dict[tuple[str, str], tuple[float, str]] = {}
         self.notes: list[str] = []
 
-    def compare(self, quantity: str, label: str, actual: Any, expected: Any) -> None:
+    def compare(
+        self, quantity: str, label: str, actual: Any, expected: Any, kernels: KernelsName = "fast"
+    ) -> None:
         error = relative_error(actual, expected)
-        self.largest[quantity] = max(self.largest.get(quantity, (0.0, label)), (error, label))
+        self.add({(quantity, kernels): (error, label)})
         tolerance = TOLERANCES[quantity].error
         assert error <= tolerance, f"{quantity}, {label}: error {error:.2e}, tolerance {tolerance:.0e}"
+
+    def add(self, largest: dict[tuple[str, str], tuple[float, str]]) -> None:
+        """Remember errors that are larger than those known."""
+        for key, error in largest.items():
+            self.largest[key] = max(self.largest.get(key, error), error)
+
+
+def backend_of(name: str, *arguments: Any, kernels: KernelsName = "fast", **options: Any) -> Backend:
+    """A backend built of the kernels that it chooses on its device, or of the definitions alone."""
+    module: Any = {"jax": nanogpt_jax, "torch": nanogpt_torch}[name]
+    plain = module.model.Kernels() if kernels == "plain" else None
+    return module.backend.Backend(*arguments, **options, kernels=plain)
+
+
+def random_tokens(config: ModelConfig, *shape: int, step: int = 0) -> np.ndarray:
+    """Random tokens of any shape."""
+    tokens_N = random_bits(7, "tokens", step, int(np.prod(shape))) % config.vocab_size
+    return tokens_N.astype(np.int32).reshape(shape)
 
 
 @dataclass
 class Twins:
-    """A JAX and a torch backend at the same training state."""
+    """A JAX and a torch backend at the same training state, built of the same kind of kernels."""
 
     config: ModelConfig
     training: TrainingConfig | None
     initial: TrainingState
+    kernels: KernelsName
     jax: Backend
     torch: Backend
 
     @classmethod
     def of(
-        cls, config: ModelConfig, training: TrainingConfig | None, device: str, embedding_scale: float = 1.0
+        cls,
+        config: ModelConfig,
+        training: TrainingConfig | None,
+        device: str,
+        embedding_scale: float = 1.0,
+        kernels: KernelsName = "fast",
+        dtype: str = "float32",
     ) -> "Twins":
         initial = generic_state(config, embedding_scale)
-        jax_device = device if device in {d.platform.replace("gpu", "cuda") for d in jax.devices()} else "cpu"
-        return cls(
-            config,
-            training,
-            initial,
-            nanogpt_jax.backend.Backend(config, training, initial, device=jax_device),
-            nanogpt_torch.backend.Backend(config, training, initial, device=device),
+        devices = {"torch": device, "jax": device if device in jax_devices() else "cpu"}
+        twins = (
+            backend_of(name, config, training, initial, device=devices[name], kernels=kernels, dtype=dtype)
+            for name in ("jax", "torch")
         )
+        return cls(config, training, initial, kernels, *twins)
 
     def reset(self, state: TrainingState | None = None) -> None:
         self.jax.load(state or self.initial)
         self.torch.load(state or self.initial)
 
     def tokens(self, *shape: int, step: int = 0) -> np.ndarray:
-        """Random tokens of any shape."""
-        count = int(np.prod(shape))
-        return (words(7, "tokens", step, count) % self.config.vocab_size).astype(np.int32).reshape(shape)
+        return random_tokens(self.config, *shape, step=step)
+
+
+def jax_devices() -> set[str]:
+    return {device.platform.replace("gpu", "cuda") for device in jax.devices()}
 
 
 def generic_state(config: ModelConfig, embedding_scale: float = 1.0) -> TrainingState:
@@ -93,7 +127,7 @@ def generic_state(config: ModelConfig, embedding_scale: float = 1.0) -> Training
 
 
 def activations(model: Any, tokens_BT: Any) -> Iterator[tuple[str, str, Any]]:
-    """Quantity, label and value of all that a twin computes in its blocks: one code, for they share names."""
+    """Quantity, label and value of all that a twin computes in its blocks. The twins share their names."""
     x_BTC = model.embed(tokens_BT)
     for layer, block in enumerate(model.blocks):
         normed_BTC = block.attention_norm(x_BTC)
@@ -109,6 +143,7 @@ def compare_models(twins: Twins, report: Report) -> None:
     tokens_BT1, _ = batch_off_the_kink(twins, twins.initial.weights, rows=2)
     tokens_BT = tokens_BT1[:, :-1]
     unused_keys_B2 = np.zeros((len(tokens_BT), 2), np.uint32)
+    compare = partial(report.compare, kernels=twins.kernels)
 
     with torch.inference_mode():
         on_device = torch.from_numpy(tokens_BT).long().to(twins.torch.device)
@@ -118,18 +153,18 @@ def compare_models(twins: Twins, report: Report) -> None:
     with jax.default_matmul_precision("highest"):
         of_jax = list(activations(twins.jax.model, jnp.asarray(tokens_BT)))
     for (quantity, label, actual), (_, _, expected) in zip(of_torch, of_jax, strict=True):
-        report.compare(quantity, label, actual, expected)
+        compare(quantity, label, actual, expected)
 
     judged_logits = reference.logits(twins.initial.weights, twins.config, tokens_BT)
     judged_loss = reference.loss(twins.initial.weights, twins.config, tokens_BT1)
     gradients = {}
     for backend in (twins.jax, twins.torch):
-        report.compare("logits", f"{backend.name} against float64", backend.logits(tokens_BT), judged_logits)
+        compare("logits", f"{backend.name} against float64", backend.logits(tokens_BT), judged_logits)
         loss, gradients[backend.name] = backend.gradients(tokens_BT1, unused_keys_B2)
-        report.compare("loss", f"{backend.name} against float64", loss, judged_loss)
-        report.compare("loss", f"{backend.name}, by token", backend.losses(tokens_BT1).mean(), judged_loss)
+        compare("loss", f"{backend.name} against float64", loss, judged_loss)
+        compare("loss", f"{backend.name}, by token", backend.losses(tokens_BT1).mean(), judged_loss)
     for name, expected in gradients["jax"].items():
-        report.compare("gradients", name, gradients["torch"][name], expected)
+        compare("gradients", name, gradients["torch"][name], expected)
 
 
 def thorough_except(names: Iterable[Any], *quick: Any) -> list[Any]:

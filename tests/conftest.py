@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanogpt.cli import train_main
-from nanogpt.randomness import words
+from nanogpt.cli.train import train_main
+from nanogpt.randomness import random_bits
 
 BACKENDS = ["jax", "torch"]
 
@@ -18,7 +18,7 @@ Train = Callable[..., int]
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """5,000 characters with some structure: words of a small language, in lines."""
     vocabulary = ["the", "king", "speaks", "ROMEO:", "and", "to", "night,", "o'er", "sleep."]
-    picks = words(11, "corpus", 0, 1_200) % len(vocabulary)
+    picks = random_bits(11, "corpus", 0, 1_200) % len(vocabulary)
     text = "\n".join(" ".join(vocabulary[i] for i in row) for row in picks.reshape(-1, 6))
     file = tmp_path_factory.mktemp("corpus") / "text.txt"
     file.write_text(text, encoding="utf-8")

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import nanogpt
-from nanogpt.backend import load_backend, micro_batch_rows
+from nanogpt.choice import load_backend
 from nanogpt.config import ModelConfig
-from nanogpt.tokenizer import CharTokenizer
+from nanogpt.micro_batches import micro_batch_rows
+from nanogpt.text.tokenizer import CharTokenizer
 
 
 @pytest.fixture
@@ -73,6 +74,6 @@ def test_micro_batches_share_the_batch_out_evenly(
 
 def test_a_model_without_blocks_has_no_attention_to_show() -> None:
     config, tokenizer = ModelConfig(vocab_size=2, n_layer=0), CharTokenizer("ab")
-    model = nanogpt.LanguageModel(None, config, tokenizer, {})  # type: ignore[arg-type]
+    model = nanogpt.LanguageModel(None, config, tokenizer, None)  # type: ignore[arg-type]
     with pytest.raises(nanogpt.InputError, match="no attention"):
         model.attention(tokenizer.encode("ab")[None])

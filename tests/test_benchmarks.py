@@ -1,4 +1,4 @@
-"""The benchmarks run, at toy size, and write down what they measured."""
+"""The benchmarks run at toy size and write down their figures."""
 
 import json
 import platform
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import frontier, gpu, road, temperature
+from nanogpt.record import Evaluation
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,8 +23,8 @@ def test_the_benchmark_measures_every_item(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "figures.json").read_text())["results"]
     assert {item: list(measured) for item, measured in results.items()} == {
-        "limits": ["large products", "memory copy"],
-        "training": ["large products", "jax", "torch"],
+        "limits": ["large matmuls", "memory copy"],
+        "training": ["large matmuls", "jax", "torch"],
         "loop jax": ["bare", "loop"],
         "loop torch": ["bare", "loop"],
         "evaluation": ["jax", "torch"],
@@ -68,7 +69,7 @@ def test_the_gpu_benchmark_runs_at_toy_size_and_outlives_an_item_that_fails(
 
 def test_entropy_of_even_chances_is_the_logarithm_of_their_number() -> None:
     assert temperature.entropy(np.zeros((2, 3, 8)), 0.5) == pytest.approx(3)
-    # Two tokens in question, one e times as likely as the other at temperature 1.
+    # Two tokens are possible, and at temperature 1 the first is e times as likely as the second.
     logits_BTV = np.array([[[1.0, 0.0, -np.inf]]])
     share = np.exp(2) / (1 + np.exp(2))
     expected = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
@@ -91,8 +92,11 @@ def test_the_road_trains_every_rung(tmp_path: Path) -> None:
 
 
 def test_the_frontier_tells_how_far_seeds_lie_apart_and_which_reached_the_target() -> None:
-    def run(*losses: float) -> list[dict]:
-        return [{"step": 10 * n, "train_loss": loss, "val_loss": loss} for n, loss in enumerate(losses)]
+    def run(*losses: float) -> list[Evaluation]:
+        return [
+            Evaluation(step=10 * n, train_loss=loss, val_loss=loss, sample="")
+            for n, loss in enumerate(losses)
+        ]
 
     cells = frontier.row(10_000, {1: run(4, 1.46, 1.44), 2: run(4, 1.5, 1.48)})
     assert cells[2:] == ["1, 2", *["1.4600 ± 0.0283 (1.4400 to 1.4800)"] * 2, "10, not reached"]
@@ -116,5 +120,5 @@ def test_the_frontier_trains_every_schedule_with_every_seed(
     first, second = (tmp_path / run / "metrics.jsonl" for run in ("1_1", "1_2"))
     assert first.read_text(encoding="utf-8") != second.read_text(encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["frontier", "--iterations", "3", *flags])
-    with pytest.raises(SystemExit, match="no recipe of 3 iterations: choose of 1, 2"):
+    with pytest.raises(SystemExit, match="no recipe for 3 iterations: choose from 1, 2"):
         frontier.main()

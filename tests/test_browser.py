@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 import nanogpt
-from nanogpt.cli import visualize_main
+from nanogpt.cli.visualize import visualize_main
 from nanogpt.page.colours import colour_maps
 from nanogpt.page.document import page
 from nanogpt.page.figures import coded, coded_difference, decoded

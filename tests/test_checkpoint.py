@@ -1,15 +1,20 @@
 """What was saved comes back to the last bit, or is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nanogpt.backend import TrainingState, load_backend
-from nanogpt.checkpoint import KEEP_LATEST, Checkpoints, free_name
-from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.checkpoint import KEEP_LATEST, Checkpoints
+from nanogpt.choice import load_backend
+from nanogpt.config import Config, ModelConfig, TrainingConfig
 from nanogpt.errors import InputError
+from nanogpt.files import free_name
+from nanogpt.metadata import Metadata
 from nanogpt.randomness import dropout_keys
+from nanogpt.record import Evaluation
+from nanogpt.state import TrainingState
 from tests.conftest import BACKENDS, assert_same_weights
 
 CONFIG = ModelConfig(vocab_size=5, block_size=4, n_layer=1, n_head=1, n_embd=8)
@@ -20,10 +25,15 @@ def state_at(step: int) -> TrainingState:
     return TrainingState(step, state.weights, state.second_moment, state.weights)
 
 
+def described(step: int, loss: float | None) -> Metadata:
+    evaluation = loss and Evaluation(step=step, train_loss=loss, val_loss=loss, sample="")
+    return Metadata(Config(CONFIG), vocabulary=f"step {step}, ä\ud800", metrics=evaluation or None)
+
+
 def saved(tmp_path: Path, losses: dict[int, float | None]) -> Checkpoints:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     for step, loss in losses.items():
-        checkpoints.save(state_at(step), {"note": f"step {step}, ä\ud800"}, loss)
+        checkpoints.save(state_at(step), described(step, loss))
     checkpoints.wait()
     return checkpoints
 
@@ -31,9 +41,9 @@ def saved(tmp_path: Path, losses: dict[int, float | None]) -> Checkpoints:
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     saved(tmp_path, {7: 1.0}).close()
     state, metadata = Checkpoints(tmp_path / "checkpoints", read_only=True).restore(7)
-    assert state.step == metadata["step"] == 7
-    assert metadata["note"] == "step 7, ä\ud800"
-    assert set(metadata["versions"]) == {"jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy"}
+    assert state.step == metadata.step == 7
+    assert replace(metadata, step=0, checksums={}, versions={}) == described(7, 1.0)
+    assert set(metadata.versions) == {"jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy"}
     expected = state_at(7)
     for part in ("weights", "first_moment", "second_moment"):
         assert_same_weights(getattr(state, part), getattr(expected, part))
@@ -50,7 +60,7 @@ def test_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:
 
 def test_a_step_is_saved_once(tmp_path: Path) -> None:
     checkpoints = saved(tmp_path, {3: 1.0})
-    checkpoints.save(TrainingState(3, *[state_at(4).weights] * 3), {}, 0.5)
+    checkpoints.save(TrainingState(3, *[state_at(4).weights] * 3), described(3, 0.5))
     checkpoints.wait()
     assert_same_weights(checkpoints.restore(3)[0].weights, state_at(3).weights)
 
@@ -113,7 +123,7 @@ def test_a_save_that_fails_is_told_in_one_line(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(
         InputError, match=r"no checkpoint can be written to .*: RESOURCE_EXHAUSTED: no space left$"
     ):
-        checkpoints.save(state_at(5), {}, 1.0)
+        checkpoints.save(state_at(5), described(5, 1.0))
     assert checkpoints.steps == [3]
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import nanogpt
-from nanogpt.cli import sample_main, train_main
+from nanogpt.cli.sample import sample_main
+from nanogpt.cli.train import train_main
 from tests.conftest import Train
 
 ROOT = Path(__file__).parents[1]

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt import data
-from nanogpt.data import Corpus, Splits, load_corpus, windows
 from nanogpt.errors import InputError
-from nanogpt.tokenizer import CharTokenizer
+from nanogpt.text import corpus
+from nanogpt.text.corpus import Corpus, Splits, load_corpus, windows
+from nanogpt.text.tokenizer import CharTokenizer
 
 
 @given(length=st.integers(2, 200), block_size=st.integers(1, 40))
@@ -110,7 +110,7 @@ def test_shakespeare_is_downloaded_once_and_checked(
     server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     web, cache = tmp_path / "web/shakespeare.txt", tmp_path / "no-data"
-    monkeypatch.setattr(data, "SHAKESPEARE_URL", server)
+    monkeypatch.setattr(corpus, "SHAKESPEARE_URL", server)
 
     with pytest.raises(InputError, match="can't be fetched"):
         load_corpus("shakespeare")
@@ -121,7 +121,7 @@ def test_shakespeare_is_downloaded_once_and_checked(
     assert load_corpus("auto").name == "python"
     assert "training on Python's standard library instead" in capsys.readouterr().err
 
-    monkeypatch.setattr(data, "SHAKESPEARE_SHA256", data._sha256(b"not Shakespeare"))
+    monkeypatch.setattr(corpus, "SHAKESPEARE_SHA256", corpus._sha256(b"not Shakespeare"))
     assert load_corpus("auto") == Corpus("shakespeare", "not Shakespeare")
     web.unlink()
     assert load_corpus("shakespeare").text == "not Shakespeare"

@@ -3,7 +3,7 @@
 import pytest
 
 from nanogpt.config import ModelConfig
-from nanogpt.hardware import flops_per_token, model_flops_utilization
+from nanogpt.training.hardware import flops_per_token, model_flops_utilization
 
 GPT2 = ModelConfig(50304, 1024, 12, 12, 768, bias=True, activation="gelu", tie_weights=True)
 

@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nanogpt
-import nanogpt.heads
-from nanogpt.backend import TrainingState, load_backend
+import nanogpt.heads.measure
+from nanogpt.choice import load_backend
 from nanogpt.config import ModelConfig
-from nanogpt.detectors import DETECTORS, INDUCTION, meanings, targets, unit_of
-from nanogpt.head_scores import Estimate, Looks, resampled, spread_windows
-from nanogpt.heads import HeadReport, measure_heads
-from nanogpt.metrics import read_metrics
-from nanogpt.randomness import normals, uniforms, words
+from nanogpt.files import read_lines
+from nanogpt.heads.detectors import DETECTORS, INDUCTION, meanings, targets, unit_of
+from nanogpt.heads.measure import HeadReport, measure_heads
+from nanogpt.heads.scores import Estimate, Looks, resampled, spread_windows
+from nanogpt.randomness import normals, random_bits, uniforms
+from nanogpt.state import TrainingState
 from tests.conftest import BACKENDS, Train
 from tests.test_training import interrupt_after
 
@@ -234,7 +235,7 @@ TEXTS = list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJ:\n '")[: CONFIG.vocab_size]
 
 
 LEXICON = ["the", "king", "hath", "no", "horse", "\n", "A:", "sleep", "I"]
-PICKS = words(3, "corpus", 0, 800) % np.uint64(len(LEXICON))
+PICKS = random_bits(3, "corpus", 0, 800) % np.uint64(len(LEXICON))
 TOKENS_N = np.array([TEXTS.index(c) for c in " ".join(LEXICON[pick] for pick in PICKS)], np.int32)
 
 
@@ -390,7 +391,7 @@ def test_a_run_notes_how_its_heads_form(
     flags = ["--backend=torch", "--n_layer=2"]
     assert train("whole", *flags) == 0
     file = tmp_path / "whole/heads.jsonl"
-    records = read_metrics(file)
+    records = read_lines(file)
     assert [record["step"] for record in records] == [0, 10, 20]
     for record in records:
         assert "previous character" in record["scores"].keys() == record["uniform"].keys()

@@ -20,13 +20,15 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-import nanogpt.training
-from nanogpt.cli import sample_main, train_main
+import nanogpt.training.loop
+from nanogpt.cli.sample import sample_main
+from nanogpt.cli.train import train_main
 from nanogpt.config import ModelConfig
 from nanogpt.errors import InputError
-from nanogpt.huggingface import export_run, import_folder, main
+from nanogpt.huggingface import export_run, import_folder
+from nanogpt.huggingface.__main__ import main
 from nanogpt.language_model import read_checkpoint
-from nanogpt.tokenizer import decode_stream
+from nanogpt.text.tokenizer import decode_stream
 from tests.conftest import BACKENDS, assert_same_weights, tiny_flags
 
 TEXT = "The king , o'er the  sea:\n\n\tna\u00efve \u2014 \u4e2d \U0001f600 don't ' s .\r\n" * 60
@@ -125,8 +127,8 @@ def test_an_import_undoes_an_export(run: Path, tmp_path: Path) -> None:
         assert_same_weights(state.weights, trained.weights)
         assert state.step == 0
         assert not any(array.any() for array in (*state.first_moment.values(), *state.second_moment.values()))
-        assert metadata["config"]["model"] == before["config"]["model"]
-        assert metadata["vocabulary"] == before["vocabulary"]
+        assert metadata.config["model"] == before["config"]["model"]
+        assert metadata.vocabulary == before["vocabulary"]
         assert sorted(p.name for p in (tmp_path / f"{folder}-run").iterdir()) == [
             "checkpoints",
             "config.json",
@@ -152,7 +154,7 @@ def test_biases_that_are_no_longer_zero_are_imported(finished_run: Path, tmp_pat
     change_weights(tmp_path / "folder", lambda tensors: tensors["transformer.ln_f.bias"].__setitem__(3, 0.5))
     import_folder(tmp_path / "folder", tmp_path / "run")
     state, metadata = read_checkpoint(tmp_path / "run")
-    assert metadata["config"]["model"]["bias"]
+    assert metadata.config["model"]["bias"]
     assert state.weights["final_norm.bias"][3] == 0.5
 
 
@@ -214,8 +216,8 @@ def test_an_imported_tokenizer_reads_writes_and_trains(
     assert "Going on with" in out
     assert "    | " in out
     _, metadata = read_checkpoint(tmp_path / "run")
-    assert metadata["step"] == 2
-    assert metadata["data"]["characters"] == len(TEXT)
+    assert metadata.step == 2
+    assert metadata.data["characters"] == len(TEXT)
     # It goes on like any run, on its own text alone, and may be exported again.
     assert train_main(["--out_dir=run", "--max_iters=3", "--quiet"]) == 0
     (tmp_path / "other.txt").write_text(TEXT[1:])

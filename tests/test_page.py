@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 
 import nanogpt
-from nanogpt.backend import TrainingState
-from nanogpt.cli import visualize_main
-from nanogpt.config import ModelConfig
+from nanogpt.cli.visualize import visualize_main
+from nanogpt.config import Config, ModelConfig
 from nanogpt.language_model import LanguageModel
+from nanogpt.metadata import Metadata
 from nanogpt.page.colours import colour_maps
 from nanogpt.page.contents import contents
 from nanogpt.page.document import page
 from nanogpt.page.figures import Reading, coded, decoded, decoded_difference
-from nanogpt.tokenizer import CharTokenizer, FileTokenizer, NoTokenizer
+from nanogpt.state import TrainingState
+from nanogpt.text.tokenizer import CharTokenizer, FileTokenizer, NoTokenizer
 from nanogpt_torch.backend import Backend
 from tests.conftest import STRANGE, Train
 
@@ -295,7 +296,7 @@ def default_model() -> LanguageModel:
     config = ModelConfig()
     state = TrainingState.initial(config, seed=1)
     characters = "".join(map(chr, range(40, 40 + config.vocab_size)))
-    metadata = {"step": 0, "data": None, "metrics": None}
+    metadata = Metadata(Config(config), characters)
     return LanguageModel(Backend(config, None, state), config, CharTokenizer(characters), metadata)
 
 

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt.randomness import dropout_keys, fold_in, keep_mask, mix, normals, uniforms, words
+from nanogpt.randomness import dropout_keys, fold_in, keep_mask, mix, normals, random_bits, uniforms
 
 
 def test_the_numbers_never_change() -> None:
     """These were written down once. A run begun long ago must find them again."""
-    assert words(1337, "batches", 7, 2).tolist() == WORDS
+    assert random_bits(1337, "batches", 7, 2).tolist() == WORDS
     assert uniforms(1, "sampling", 0, 2).tolist() == UNIFORMS
     assert normals(1, "weights/head.kernel", 0, 3).tolist() == pytest.approx(NORMALS, rel=1e-6)
     assert dropout_keys(1337, 7, np.array([0, 63])).tolist() == KEYS
@@ -27,8 +27,8 @@ MASK = "5cffff5cfffffd6f"
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**20), st.integers(0, 50), st.integers(0, 50))
 def test_a_longer_row_begins_with_the_shorter_one(seed: int, step: int, short: int, more: int) -> None:
-    row = words(seed, "stream", step, short + more)
-    np.testing.assert_array_equal(words(seed, "stream", step, short), row[:short])
+    row = random_bits(seed, "stream", step, short + more)
+    np.testing.assert_array_equal(random_bits(seed, "stream", step, short), row[:short])
 
 
 def test_streams_steps_and_seeds_are_independent() -> None:

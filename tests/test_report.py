@@ -15,11 +15,15 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nanogpt.chart import HEIGHT, WIDTH, loss_chart
 from nanogpt.errors import InputError
-from nanogpt.events import TAGS, EventLog
-from nanogpt.metrics import Record, Reporter, evaluations, pace, read_metrics, seconds_left
-from nanogpt.report import fenced, write_report
+from nanogpt.record import Evaluation, Record
+from nanogpt.report.chart import HEIGHT, WIDTH, loss_chart
+from nanogpt.report.markdown import fenced, write_report
+from nanogpt.report.tensorboard import TAGS, EventLog
+from nanogpt.report.terminal import Terminal, pace
+from nanogpt.training.log import Progress
+from nanogpt.training.metrics import evaluations, read_metrics
+from nanogpt.training.pace import seconds_left
 from tests.conftest import BACKENDS, Train, tiny_flags
 from tests.test_training import assert_same_run, interrupt_after
 
@@ -28,8 +32,10 @@ REPORTS = ("samples.md", "loss.svg", "report.md")
 
 
 def record(step: int, loss: float | None, val_loss: float | None = None, rate: float | None = 1e-3) -> Record:
-    losses = {"loss": loss, "train_loss": val_loss, "val_loss": val_loss, "learning_rate": rate}
-    return {"step": step, "tokens_per_second": 9_000, "mfu": None} | losses
+    known = {"step": step, "loss": loss, "learning_rate": rate, "tokens_per_second": 9_000}
+    if val_loss is None:
+        return Record(**known)
+    return Evaluation(**known, train_loss=val_loss, val_loss=val_loss, sample="")
 
 
 def fences(markdown: str) -> list[str]:
@@ -40,21 +46,21 @@ def test_a_sample_is_kept_of_every_evaluation(finished_run: Path) -> None:
     samples = (finished_run / "samples.md").read_text(encoding="utf-8")
     evaluated = evaluations(read_metrics(finished_run / "metrics.jsonl"))
     assert re.findall("^## (.*)$", samples, flags=re.M) == ["Step 0", "Step 10", "Step 20"]
-    assert all(f"validation {record['val_loss']:.4f}" in samples for record in evaluated)
-    assert all(len(record["sample"]) == len("\n") + 100 for record in evaluated)
-    assert fences(samples) == [record["sample"].strip("\n") + "\n" for record in evaluated]
+    assert all(f"validation {record.val_loss:.4f}" in samples for record in evaluated)
+    assert all(len(record.sample) == len("\n") + 100 for record in evaluated)
+    assert fences(samples) == [record.sample.strip("\n") + "\n" for record in evaluated]
     assert len(set(fences(samples))) == 3
 
 
 def test_a_report_tells_losses_settings_and_what_it_ran_on(finished_run: Path) -> None:
     report = (finished_run / "report.md").read_text(encoding="utf-8")
     evaluated = evaluations(read_metrics(finished_run / "metrics.jsonl"))
-    for name, record in (("best", min(evaluated, key=lambda r: r["val_loss"])), ("last", evaluated[-1])):
-        line = f"| {name} | {record['step']} | {record['train_loss']:.4f} | {record['val_loss']:.4f} |"
+    for name, record in (("best", min(evaluated, key=lambda r: r.val_loss)), ("last", evaluated[-1])):
+        line = f"| {name} | {record.step} | {record.train_loss:.4f} | {record.val_loss:.4f} |"
         assert line in report
     assert "parameters, step 20 of 20, 0:00:" in report
     sample, settings, environment = fences(report)
-    assert sample.strip("\n") == evaluated[-1]["sample"].strip("\n")
+    assert sample.strip("\n") == evaluated[-1].sample.strip("\n")
     assert re.search("^n_embd +16 +128$", settings, flags=re.M)
     assert "dropout" not in settings
     assert re.search("^backend +torch$", environment, flags=re.M)
@@ -114,10 +120,10 @@ def test_the_chart_shows_both_losses_and_where_they_ended(finished_run: Path) ->
         line = chart.find(f"{{*}}g[@class='{name}']")
         assert line is not None
         points = [tuple(map(float, p.split(","))) for p in line.find("{*}polyline").get("points").split()]
-        heights |= {record[key]: y for record, (_, y) in zip(evaluated, points, strict=True)}
+        heights |= {getattr(record, key): y for record, (_, y) in zip(evaluated, points, strict=True)}
         x, middle, end = (x for x, _ in points)
         assert end - middle == pytest.approx(middle - x, abs=0.11)
-        assert line.findtext("{*}text") == f"{name} {evaluated[-1][key]:.3f}"
+        assert line.findtext("{*}text") == f"{name} {getattr(evaluated[-1], key):.3f}"
         circle = line.find("{*}circle")
         assert (float(circle.get("cx")), float(circle.get("cy"))) == points[-1]
     top, bottom = max(heights), min(heights)
@@ -175,10 +181,10 @@ def test_the_time_left_is_that_of_the_steps_and_evaluations_left(max_iters: int,
 
 
 def test_the_pace_is_told_as_far_as_it_is_known() -> None:
-    known = {"tokens_per_second": 12_345, "mfu": 0.414}
+    known = Record(step=1, tokens_per_second=12_345, mfu=0.414)
     assert pace(known, 3_725.4) == "12,345 tokens/s, 41% MFU, 1:02:05 left"
-    assert pace(known | {"mfu": None}) == "12,345 tokens/s"
-    assert pace({"tokens_per_second": None, "mfu": None}) == ""
+    assert pace(Record(step=1, tokens_per_second=12_345)) == "12,345 tokens/s"
+    assert pace(Record(step=1)) == ""
 
 
 def test_the_live_line_tells_the_same(
@@ -186,10 +192,10 @@ def test_the_live_line_tells_the_same(
 ) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    reporter = Reporter()
-    with reporter.following(0, 2_000):
-        reporter.step(record(1_500, 1.5), 250)
-        reporter.step(record(1_501, 2.5), 249)
+    terminal = Terminal()
+    with terminal.live(0, 2_000):
+        terminal(Progress("call", record(1_500, 1.5), 250))
+        terminal(Progress("call", record(1_501, 2.5), 249))
     out = capsys.readouterr().out
     assert "step 1,501/2,000" in out
     assert "loss 1.6000 9,000 tokens/s, 0:04:09 left" in out
@@ -235,7 +241,7 @@ def test_tensorboard_reads_what_was_measured(
     records = read_metrics(tmp_path / "run/metrics.jsonl")
     assert_logged(tmp_path / "run", records)
     # A start that goes on from before: what was logged past its checkpoint is void.
-    EventLog(tmp_path / "run", records[:3])(records[3])
+    EventLog(tmp_path / "run", records[:3])(Progress("log", records[3]))
     assert_logged(tmp_path / "run", records[:4])
 
 
@@ -243,15 +249,16 @@ def assert_logged(run: Path, records: list[Record]) -> None:
     events = EventAccumulator(str(run)).Reload()
     tags = set(events.Tags()["scalars"])
     assert tags == set(TAGS.values()) - {"speed/mfu"}  # this device's peak is not known
+    lines = [record.as_dict() for record in records]
     for key, tag in TAGS.items():
-        measured = [(r["step"], pytest.approx(r[key])) for r in records if r[key] is not None]
+        measured = [(r["step"], pytest.approx(r[key])) for r in lines if r[key] is not None]
         assert [(e.step, e.value) for e in events.Scalars(tag)] == measured if tag in tags else not measured
 
 
 def test_an_event_file_that_fails_is_told_once_and_stops_nothing(
     train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: EventLog, record: Record) -> None:
+    def full(self: EventLog, progress: Progress) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(EventLog, "__call__", full)
@@ -284,5 +291,5 @@ def test_logging_makes_no_other_run_of_it(
 
 
 def test_a_text_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    Reporter().say("CR:A:?n [bold]:smile:[/bold]")
+    Terminal().say("CR:A:?n [bold]:smile:[/bold]")
     assert capsys.readouterr().out == "CR:A:?n [bold]:smile:[/bold]\n"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt.errors import InputError
-from nanogpt.tokenizer import CharTokenizer
+from nanogpt.text.tokenizer import CharTokenizer
 
 
 @given(st.text(st.characters(), min_size=1))

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
-import nanogpt.training
-from nanogpt.backend import TrainingState
+import nanogpt.training.log
+import nanogpt.training.loop
 from nanogpt.checkpoint import Checkpoints
-from nanogpt.metrics import read_metrics
+from nanogpt.files import read_lines
 from nanogpt.randomness import uniforms
+from nanogpt.state import TrainingState
+from nanogpt.training.batches import StepInputs, step_inputs
+from nanogpt.training.metrics import read_metrics
 from tests.conftest import BACKENDS, Train, assert_same_weights, tiny_flags
 
 ROOT = Path(__file__).parents[1]
@@ -50,28 +53,28 @@ def assert_same_run(actual: Path, expected: Path) -> None:
 
 def timeless(run: Path) -> list[Any]:
     """What a run measured, and what its folder shows a person."""
-    records = read_metrics(run / "metrics.jsonl")
+    records = read_lines(run / "metrics.jsonl")
     shown = [(run / name).read_text(encoding="utf-8") for name in ("samples.md", "loss.svg", "report.md")]
     shown[-1] = re.sub(r"\d+:\d\d:\d\d, [\d,]+ tokens/s", "", shown[-1])
     return [{key: record[key] for key in record.keys() - TIMES} for record in records] + shown
 
 
-def interrupt_after(dispatches: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
-    """Send this process a signal when a run has made so many dispatches."""
-    dispatch, made = nanogpt.training.Training._dispatch, iter(range(1, 1000))
+def interrupt_after(calls: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
+    """Send this process a signal when a run hands over its call number `calls`."""
+    made = iter(range(1, 1000))
 
-    def counted(self: nanogpt.training.Training, end: int) -> nanogpt.training.Dispatch:
-        if next(made) == dispatches:
+    def counted(*arguments: Any) -> StepInputs:
+        if next(made) == calls:
             os.kill(os.getpid(), number)
-        return dispatch(self, end)
+        return step_inputs(*arguments)
 
-    monkeypatch.setattr(nanogpt.training.Training, "_dispatch", counted)
+    monkeypatch.setattr(nanogpt.training.loop, "step_inputs", counted)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_run_writes_its_folder(backend: str, train: Train, tmp_path: Path) -> None:
     assert train("run", f"--backend={backend}") == 0
-    records = read_metrics(tmp_path / "run/metrics.jsonl")
+    records = read_lines(tmp_path / "run/metrics.jsonl")
     assert [record["step"] for record in records] == [0, 4, 8, 10, 12, 16, 20]
     assert all(list(record) == KEYS for record in records)
     evaluations = [record for record in records if record["val_loss"] is not None]
@@ -210,7 +213,7 @@ def test_bfloat16_trains(train: Train, tmp_path: Path) -> None:
     for backend in BACKENDS:
         assert train(backend, f"--backend={backend}", "--dtype=bfloat16") == 0
         first, *_, last = read_metrics(tmp_path / backend / "metrics.jsonl")
-        assert last["val_loss"] < first["val_loss"]
+        assert last.val_loss < first.val_loss
         assert all(w.dtype == "float32" for w in final_state(tmp_path / backend).weights.values())
 
 
@@ -220,7 +223,7 @@ def test_compiled_torch_blocks_train_alike(train: Train, tmp_path: Path) -> None
     assert train("eager", "--backend=torch") == 0
     assert train("compiled", "--backend=torch", "--compile") == 0
     one, other = (read_metrics(tmp_path / run / "metrics.jsonl")[-1] for run in ("eager", "compiled"))
-    assert one["val_loss"] == pytest.approx(other["val_loss"], abs=1e-4)
+    assert one.val_loss == pytest.approx(other.val_loss, abs=1e-4)
 
 
 def kill_and_compare(backend: str, kills: int, text_file: Path, tmp_path: Path) -> None:
@@ -257,7 +260,7 @@ def kill_and_compare(backend: str, kills: int, text_file: Path, tmp_path: Path) 
 
 
 def last_step(run: Path) -> int:
-    return max((record["step"] for record in read_metrics(run / "metrics.jsonl")), default=-1)
+    return max((record.step for record in read_metrics(run / "metrics.jsonl")), default=-1)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

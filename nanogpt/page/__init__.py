@@ -1,1 +1,1 @@
-"""The attention page: one file that shows what every head of a model does."""
+"""The attention page: one HTML file that shows what every head of a model attends to."""

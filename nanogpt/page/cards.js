@@ -1,4 +1,4 @@
-// What each head does, as it was measured: a card each, the same as a table, and how the chosen head formed.
+// The measurements of the heads: a card for each, the same as a table, and a chart of how the chosen head formed.
 
 const BARS = { width: 260, row: 13, label: 104, right: 40 };
 const CURVES = { height: 280, left: 48, right: 176, top: 8, bottom: 24, label: 17 };
@@ -7,15 +7,15 @@ const interval = ({ low, high }, digits) => minus(`${low.toFixed(digits)} to ${h
 function method() {
   const roles = report.heads.filter(({ role }) => role).length, all = report.heads.length;
   const [first, second] = report.repeats_loss;
-  const claims = `; of the other ${all - roles} nothing is claimed. A role is given where two intervals lie above `
-    + `their thresholds: the excess above ${report.excess_threshold}, and the rise of the loss without the head `
-    + `above ${report.ablation_threshold} nats a ${unit}.`;
-  const how = `Measured on ${report.windows} windows of text that the model was not trained on. A bar is the `
-    + "share of its attention that a head gives to something, beyond the larger of two baselines: attention "
-    + "spread evenly, and its own attention laid over another text. Whiskers and ranges are 95\u00a0% "
-    + "intervals.";
+  const claims = `. Nothing is claimed about the other ${all - roles}. A head gets a role if two intervals lie above `
+    + `their thresholds: its excess above ${report.excess_threshold}, and the rise of the loss without it `
+    + `above ${report.loss_increase_threshold} nats a ${unit}.`;
+  const how = `The heads were measured on ${report.windows} windows of text that the model was not trained on. A bar `
+    + "shows the share of its attention that a head gives to the named targets, minus the larger of two baselines: "
+    + "uniform attention, and the head’s own attention laid over another text. Whiskers and ranges are "
+    + "95\u00a0% intervals.";
   const repeats = `On random ${unit}s written twice, the loss is ${first.mean.toFixed(2)} nats the first time `
-    + `and ${second.mean.toFixed(2)} the second: less, if heads copy what followed before.`;
+    + `and ${second.mean.toFixed(2)} nats the second. The second is lower if heads copy what followed before.`;
   const meanings = Object.entries(report.detectors).flatMap(([name, meaning]) => {
     return [element("dt", {}, name), element("dd", {}, meaning)];
   });
@@ -23,7 +23,7 @@ function method() {
     element("p", {}, element("b", {}, `${roles} of ${all} heads have a role`), claims),
     element("p", {}, how),
     element("details", {},
-      element("summary", {}, "What is looked for"),
+      element("summary", {}, "What the names mean"),
       element("dl", {}, ...meanings),
       element("p", {}, repeats)));
 }
@@ -40,19 +40,19 @@ function cards() {
 }
 
 function card(head, index, range) {
-  const look = () => {
+  const showHead = () => {
     choose({ head: index });
     byId("main").scrollIntoView();
     byId("thumbnails").querySelectorAll("button")[index].focus({ preventScroll: true });
   };
-  const show = element("button", { onclick: look, title: "Show this head above" }, shortName(index));
+  const show = element("button", { onclick: showHead, title: "Show this head above" }, shortName(index));
   const name = element("p", { className: "label" }, head.role ?? "no claim");
   return element("article", { className: head.role ? "role" : "", id: `card-${index}` },
     element("header", {}, element("h3", {}, show), name),
     element("p", { className: "sentence" }, sentenceOf(index)),
     bars(head.scores, range),
     element("dl", { className: "figures" },
-      ...figure("loss without it", signed(head.ablation.mean, 4), interval(head.ablation, 4)),
+      ...figure("loss without it", signed(head.loss_increase.mean, 4), interval(head.loss_increase, 4)),
       ...figure("entropy, bits", head.entropy.mean.toFixed(2), interval(head.entropy, 2)),
       ...figure("mean distance", head.distance.mean.toFixed(1), interval(head.distance, 1))),
     example(head.example));
@@ -62,7 +62,7 @@ function figure(name, value, range) {
   return [element("dt", {}, name), element("dd", {}, value), element("dd", {}, element("small", {}, range))];
 }
 
-/** Excess of every detector over its baselines, with its interval; the dashed line is where a role begins. */
+/** Bars of the excess for every detector, with intervals; the dashed line is the threshold for a role. */
 function bars(scores, [low, high]) {
   const { width, row, label, right } = BARS, names = Object.keys(scores), height = names.length * row;
   const x = (value) => label + ((value - low) / (high - low)) * (width - label - right);
@@ -78,7 +78,7 @@ function bars(scores, [low, high]) {
     const [from, to] = [0, excess.mean].map(x).sort((a, b) => a - b);
     const strong = excess.low > report.excess_threshold;
     const exact = `${name}: ${excess.mean.toFixed(3)} (${interval(excess, 3)}); `
-      + `share ${share.mean.toFixed(3)}, spread evenly ${uniform.toFixed(3)}, over another text ${shuffled.toFixed(3)}`;
+      + `share ${share.mean.toFixed(3)}, uniform attention ${uniform.toFixed(3)}, over another text ${shuffled.toFixed(3)}`;
     chart.append(drawn("g", { class: strong ? "strong" : "" },
       drawn("title", {}, exact),
       drawn("rect", { x: 0, y: index * row, width, height: row, class: "catch" }),
@@ -90,7 +90,7 @@ function bars(scores, [low, high]) {
   return chart;
 }
 
-/** The place of the corpus where the head does it best, in the colours of the text above. */
+/** The strongest example of the head's main behaviour, in the colours of the text above. */
 function example({ text, query, weights }) {
   const spans = text.map((piece, index) => {
     return pieceElement(piece, { className: index === query ? "query" : "" });
@@ -112,14 +112,14 @@ function scoreTable() {
     element("th", { scope: "row" }, shortName(index)),
     element("td", {}, head.role ?? "no claim"),
     ...names.map((name) => cell(head.scores[name].excess, 3)),
-    cell(head.ablation, 4), cell(head.entropy, 2), cell(head.distance, 1), cell(head.repeats, 3)));
+    cell(head.loss_increase, 4), cell(head.entropy, 2), cell(head.distance, 1), cell(head.repeats, 3)));
   byId("scores").lastElementChild.append(element("table", {},
-    element("caption", {}, "Excess over the baselines, and what else was measured"),
+    element("caption", {}, "Excess over the baselines, and the other measurements"),
     element("thead", {}, element("tr", {}, ...titles)),
     element("tbody", {}, ...lines)));
 }
 
-/** Excess of the chosen head over one that looks everywhere alike, by training step: a line a detector. */
+/** Chart of the chosen head's excess over uniform attention by training step, one line for each detector. */
 function formationChart() {
   const { height, left, right, top, bottom, label } = CURVES, { steps, excess } = formation;
   const box = document.querySelector("#formation .chart"), [first, last] = [steps[0], steps.at(-1)];
@@ -141,7 +141,7 @@ function formationChart() {
     chart.append(words(end, height - 8, "end", last.toLocaleString("en")));
     let place = -Infinity;
     curves.forEach(([name, values], rank) => {
-      // Each name below the one before, and none below the chart.
+      // Names must not overlap, nor leave the chart.
       const lowest = y(least) - label * (curves.length - 1 - rank);
       place = Math.min(Math.max(place + label, y(values.at(-1))), lowest);
       const points = values.map((value, i) => `${x(steps[i]).toFixed(1)} ${y(value).toFixed(1)}`);

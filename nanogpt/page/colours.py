@@ -1,13 +1,14 @@
-"""Colour maps in even steps: of lightness, so that they read without seeing hue, and of difference.
+"""Colour maps for weights and for differences, in even perceptual steps.
 
-Computed in OKLab (Ottosson 2020), where equal distances look equally far apart.
+The maps of weights change steadily in lightness, so they can be read without telling hues apart. Colours are
+computed in OKLab (Ottosson 2020), where equal distances appear equally large.
 """
 
 import numpy as np
 
 Anchors = list[tuple[float, float, float]]
 
-# Lightness, chroma and hue in degrees of the places that a map passes through.
+# Anchors are points on the path of a map: lightness, chroma, and hue in degrees.
 PAPER, NIGHT = (0.965, 0.012, 100.0), (0.22, 0.05, 280.0)
 INK: Anchors = [PAPER, (0.83, 0.09, 185), (0.64, 0.115, 230), (0.44, 0.125, 262), NIGHT]
 WARM: Anchors = [PAPER, (0.82, 0.095, 75), (0.62, 0.14, 50), (0.40, 0.11, 40)]
@@ -17,7 +18,7 @@ FROST: Anchors = [NIGHT, (0.44, 0.12, 262), (0.66, 0.115, 235), (0.90, 0.06, 215
 
 
 def colour_maps() -> dict[str, np.ndarray]:
-    """uint8 `[256, 3]` each: weights from 0 to 1, and differences from -1 to 1, on paper and in the dark."""
+    """Maps by name, for weights from 0 to 1 and differences from -1 to 1: sRGB, uint8 `[256, 3]` each."""
     ink = _path(INK, 256)
     return {
         "light": ink,
@@ -28,13 +29,13 @@ def colour_maps() -> dict[str, np.ndarray]:
 
 
 def _diverging(negative: Anchors, positive: Anchors) -> np.ndarray:
-    """Entry 128 is the middle, where both begin; 1 and 255 are the ends, and 0 is as 1."""
+    """Diverging map: entry 128 is the middle, 1 and 255 are the ends, and 0 equals 1."""
     below, above = _path(negative, 128), _path(positive, 128)
     return np.concatenate([below[-1:], below[:0:-1], above])
 
 
 def _path(anchors: Anchors, steps: int) -> np.ndarray:
-    """sRGB in uint8 `[steps, 3]`, in even steps along straight lines from anchor to anchor."""
+    """Colours in even steps along straight lines from anchor to anchor: sRGB, uint8 `[steps, 3]`."""
     lightness, chroma, hue = np.array(anchors).T
     points = np.stack([lightness, chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))], 1)
     travelled = np.insert(np.linalg.norm(np.diff(points, axis=0), axis=1).cumsum(), 0, 0.0)
@@ -44,6 +45,7 @@ def _path(anchors: Anchors, steps: int) -> np.ndarray:
 
 
 def _srgb(lab: np.ndarray) -> np.ndarray:
+    """Colours of OKLab coordinates `[..., 3]`: sRGB, uint8 `[..., 3]`."""
     to_cones = [
         [1, 0.3963377774, 0.2158037573],
         [1, -0.1055613458, -0.0638541728],

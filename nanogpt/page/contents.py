@@ -1,4 +1,4 @@
-"""What the page holds: a text as one model reads it, or two, and what is known of the model's heads."""
+"""Contents of the page: a text as read by one or two models, and the measurements of the heads."""
 
 import base64
 from collections.abc import Callable
@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from nanogpt.data import Splits, load_corpus
 from nanogpt.errors import InputError
-from nanogpt.heads import HeadReport, measure_heads
+from nanogpt.files import read_lines
+from nanogpt.heads.measure import HeadReport, measure_heads
 from nanogpt.language_model import LanguageModel, load, read_checkpoint
-from nanogpt.metrics import read_metrics
 from nanogpt.page.colours import colour_maps
 from nanogpt.page.figures import Reading, comparison
-from nanogpt.tokenizer import CharTokenizer, NoTokenizer
+from nanogpt.text.corpus import Splits, load_corpus
+from nanogpt.text.tokenizer import CharTokenizer, NoTokenizer
 from nanogpt.weights import count_parameters
 
-MOST_EVALUATIONS = 200  # shown of how heads formed
+MAX_EVALUATIONS = 200  # points of a curve in the chart of how heads formed
 
 
 def contents(
@@ -30,21 +30,24 @@ def contents(
     device: str,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All figures, as JSON takes them, of `text` or else of where the validation text begins.
+    """All figures of the page as JSON values; without a `text`, it shows the start of the validation text.
 
-    `compare` is a backend, the folder of another run or a checkpoint of this one. Raises InputError for a
-    text that can't be read, a second model that doesn't fit, and no text where the run's own is missing.
+    `compare` is a backend, the folder of another run or a checkpoint of this one; `tell` gets progress and
+    notices. Raises InputError if the text can't be read or is empty, if the second model doesn't fit, and if
+    no text is given and the validation text is missing.
     """
     if isinstance(model.tokenizer, NoTokenizer):
         raise InputError("this model came without a tokenizer.json: its tokens have no text to show")
     tokens_N = beginning(model) if text is None else model.tokenizer.encode(text)
     if not len(tokens_N):
-        raise InputError("the text is empty: there is nothing to look at")
+        raise InputError("the text is empty: there is nothing to show")
     notices = []
-    seen = model.config.block_size
-    if len(tokens_N) > seen:
-        notices.append(f"The model sees {seen} tokens: these are the last of {len(tokens_N):,}.")
-    one = Reading(folder, model, tokens_N[-seen:])
+    block_size = model.config.block_size
+    if len(tokens_N) > block_size:
+        notices.append(
+            f"The model reads {block_size} tokens at most: the text shows the last of {len(tokens_N):,}."
+        )
+    one = Reading(folder, model, tokens_N[-block_size:])
     figures = one.figures()
     other = other_reading(compare, one, device) if compare else None
     report = None
@@ -60,7 +63,7 @@ def contents(
         "notice": " ".join(notices),
         "comparison": comparison(one, other) if other else None,
         "report": asdict(report) if report else None,
-        "formation": formation(folder, model.metadata["step"]),
+        "formation": formation(folder, model.metadata.step),
         "maps": {name: base64.b64encode(map_.tobytes()).decode() for name, map_ in colour_maps().items()},
     }
 
@@ -74,34 +77,32 @@ def beginning(model: LanguageModel) -> np.ndarray:
 
 
 def validation_tokens(model: LanguageModel) -> np.ndarray:
-    """Tokens of the text that the model was validated on: int32 `[N]`.
+    """Tokens of the model's validation text: int32 `[N]`.
 
-    Raises InputError where that text is not at hand, or is no longer what it was.
+    Raises InputError if the text is missing or has changed since the training.
     """
-    trained_on = model.metadata["data"]
+    trained_on = model.metadata.data
     if trained_on is None:
-        raise InputError(
-            "this model was imported and not trained here, so that no text is known to be new to it"
-        )
-    corpus = load_corpus(model.metadata["config"]["run"]["data"])
+        raise InputError("this model was imported and not trained here, so no text is known to be new to it")
+    corpus = load_corpus(model.metadata.config.run.data)
     if corpus.fingerprint != trained_on:
         raise InputError(f"{corpus.name} is no longer the text that this model was trained on")
     return Splits.of(corpus, model.tokenizer, model.config.block_size).validation_tokens()
 
 
 def measured(one: Reading, tell: Callable[[str], None]) -> HeadReport:
-    """What every head does, on the validation text. Raises InputError where it is missing or too short."""
+    """Report on every head. Raises InputError if the validation text is missing or too short."""
     model = one.model
     validation_N = validation_tokens(model)
     tell(f"Measuring {model.config.n_layer * model.config.n_head} heads on the validation text ...")
-    weights = read_checkpoint(one.folder, model.metadata["step"])[0].weights
+    weights = read_checkpoint(one.folder, model.metadata.step)[0].weights
     texts = one.texts(np.arange(model.config.vocab_size))
     return measure_heads(model.backend, model.config, weights, validation_N, texts)
 
 
 def other_reading(wanted: str, one: Reading, device: str) -> Reading:
-    """The same text, read by what `--compare` names. Raises InputError where the two don't fit."""
-    backend, step = one.model.backend.name, one.model.metadata["step"]
+    """The same text, read by the model that `--compare` names. Raises InputError if the two don't fit."""
+    backend, step = one.model.backend.name, one.model.metadata.step
     if wanted in ("jax", "torch"):
         other = Reading(one.folder, load(one.folder, wanted, device=device, checkpoint=step), one.tokens_T)
     elif (folder := Path(wanted).expanduser()).is_dir():
@@ -116,46 +117,48 @@ def other_reading(wanted: str, one: Reading, device: str) -> Reading:
         )
     here, there = one.model.config, other.model.config
     differences = [
-        f"{name} is {getattr(here, name)} in the one and {getattr(there, name)} in the other"
+        f"{name} is {getattr(here, name)} in the first and {getattr(there, name)} in the second"
         for name in ("n_layer", "n_head", "vocab_size")
         if getattr(here, name) != getattr(there, name)
     ]
     if not differences and one.pieces != other.pieces:
         differences = ["their vocabularies differ"]
     if len(one.tokens_T) > there.block_size:
-        differences.append(f"the text has {len(one.tokens_T)} tokens, and the other sees {there.block_size}")
+        differences.append(
+            f"the text has {len(one.tokens_T)} tokens, and the second model reads at most {there.block_size}"
+        )
     if differences:
         raise InputError(f"{one} and {other} can't be compared: {'; '.join(differences)}")
     return other
 
 
 def formation(folder: Path, last_step: int) -> dict[str, Any] | None:
-    """How the heads of a run formed, up to a step: what each one gives to what each detector counts, by step.
+    """Excess over uniform attention of each head for each detector, at the evaluations up to `last_step`.
 
-    As shares of its attention, beyond that of a head which looks at all positions so far alike.
+    The shares come from `heads.jsonl`; the result is None if the run has none.
     """
-    records = [record for record in read_metrics(folder / "heads.jsonl") if record["step"] <= last_step]
+    records = [record for record in read_lines(folder / "heads.jsonl") if record["step"] <= last_step]
     if not records:
         return None
-    records = records[:: -(-len(records) // MOST_EVALUATIONS)]
-    always = [name for name in records[-1]["scores"] if all(name in record["scores"] for record in records)]
+    records = records[:: -(-len(records) // MAX_EVALUATIONS)]
+    names = [name for name in records[-1]["scores"] if all(name in record["scores"] for record in records)]
     return {
         "steps": [record["step"] for record in records],
         "excess": {
             name: [(np.array(r["scores"][name]) - r["uniform"][name]).tolist() for r in records]
-            for name in always
+            for name in names
         },
     }
 
 
 def facts(one: Reading) -> str:
-    """What is looked at, in a line."""
+    """One line on the model: folder, step, backend, validation loss and number of parameters."""
     model = one.model
-    metrics = model.metadata["metrics"]
+    metrics = model.metadata.metrics
     return " · ".join(
         [
             *one.origin,
-            *([f"validation loss {metrics['val_loss']:.3f}"] if metrics else []),
+            *([f"validation loss {metrics.val_loss:.3f}"] if metrics else []),
             f"{count_parameters(model.config):,} parameters",
         ]
     )

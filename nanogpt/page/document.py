@@ -1,4 +1,4 @@
-"""The page as one file: figures as JSON, the scripts and the style beside them, and nothing from outside."""
+"""The page as one file: figures as JSON, scripts and style. It loads nothing from outside."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ SCRIPTS = ("data", "elements", "pictures", "explore", "cards", "tour", "start")
 
 
 def page(figures: dict[str, Any], title: str) -> str:
-    """The document that shows the figures (contents.py)."""
+    """The HTML document that shows the figures of contents.py."""
     folder = resources.files("nanogpt.page")
     style, document, *scripts = (
         (folder / name).read_text(encoding="utf-8")
@@ -32,28 +32,30 @@ def page(figures: dict[str, Any], title: str) -> str:
 
 
 def _summary(report: dict[str, Any] | None) -> str:
-    """For a reader without JavaScript: a few words on each head."""
+    """The sentences on all heads as HTML, for readers without JavaScript."""
     if not report:
         return "<p>The pictures need JavaScript.</p>"
     items = [
         f"<li>Layer {head['layer']}, head {head['head']}: {html.escape(head['sentence'])}</li>"
         for head in report["heads"]
     ]
-    return "\n".join(["<p>The pictures need JavaScript; in words:</p>", "<ul>", *items, "</ul>"])
+    return "\n".join(
+        ["<p>The pictures need JavaScript. In words, the heads do this:</p>", "<ul>", *items, "</ul>"]
+    )
 
 
 def _hash(content: str) -> str:
-    """What a Content-Security-Policy calls the one script, or style, that may act."""
+    """Hash of a script or style, as a Content-Security-Policy names what is allowed."""
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
 def _as_json(figures: dict[str, Any]) -> str:
-    """ASCII without `<`: nothing in it can end the element that holds it."""
+    """JSON in ASCII without `<`, so that nothing in it can end the element that holds it."""
     return json.dumps(_rounded(figures), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _rounded(value: Any) -> Any:
-    """Five digits say all that the page shows."""
+    """The same value with floats rounded to five digits, which is all that the page shows."""
     if isinstance(value, float):
         return float(f"{value:.5g}")
     if isinstance(value, dict):

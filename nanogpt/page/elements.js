@@ -1,4 +1,4 @@
-// Elements of the page, and the one way in which it changes. Text enters the page here, as text.
+// Elements of the page, and `choose`, which makes every change to it. Text enters the page here, as text.
 
 /** An element with properties and children; strings become text, never markup. */
 function element(tag, properties = {}, ...children) {
@@ -7,7 +7,7 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** The same for SVG, which knows attributes alone. */
+/** An SVG element with attributes and children. */
 function drawn(tag, attributes = {}, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -15,7 +15,7 @@ function drawn(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** A piece of text as it can be seen, alone in its element. */
+/** An element with a piece of text, made visible. */
 function pieceElement(piece, properties) {
   const made = element("span", properties, visible(piece));
   made.classList.toggle("sign", visible(piece) !== piece);
@@ -27,7 +27,7 @@ const put = (id, ...children) => byId(id).replaceChildren(...children);
 
 const followers = [];
 
-/** Call `follow` now and then: whenever one of these of the state changes, or anything if none is named. */
+/** Call `follow` whenever one of the `keys` of the state changes, or at every change if `keys` is empty. */
 function whenever(keys, follow) {
   followers.push((change) => {
     if (!keys.length || keys.some((key) => key in change)) follow();
@@ -39,7 +39,7 @@ function choose(change) {
   for (const follow of followers) follow(change);
 }
 
-/** Buttons of which one is pressed: `choices` names the values that `state[key]` may have. */
+/** Buttons of which one is pressed: `choices` maps the values of `state[key]` to labels. */
 function choiceButtons(id, key, choices) {
   put(id, ...Object.entries(choices).map(([value, label]) => {
     const button = element("button", { onclick: () => choose({ [key]: value }) }, label);
@@ -48,7 +48,7 @@ function choiceButtons(id, key, choices) {
   }));
 }
 
-/** Where an arrow key leads: steps to the right, and down. */
+/** Steps to the right and down for each arrow key. */
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 const within = (least, value, most) => Math.min(most, Math.max(least, value));

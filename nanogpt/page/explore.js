@@ -1,10 +1,10 @@
-// The text in colours, where a piece looks most, and what the model expects next.
+// The text in colours, the strongest attention of the chosen piece, and the model's guesses of the next one.
 
 const STRONGEST = 5;
-const surprises = [0, ...data.losses]; // nobody guesses the first piece
+const surprises = [0, ...data.losses]; // the first piece is not predicted
 const greatest = Math.max(...surprises, 1e-9);
 
-/** The byte of a piece in the chosen one's row or column of the head; null where nothing can be seen. */
+/** The byte of a piece in the row or column of the chosen piece; null for a future key. */
 function codeFor(index) {
   const [query, key] = state.mode === "from" ? [index, state.at] : [state.at, index];
   return key <= query ? codesOf(state.head)[cellOf(query, key)] : null;
@@ -15,7 +15,7 @@ function text() {
   const options = pieces.map((piece, index) => {
     return pieceElement(piece, { id: `piece-${index}`, role: "option", ariaLabel: visible(piece) });
   });
-  // Behind its sign, a line break breaks the line and a tab moves on.
+  // A sign replaces a line break or tab, so the character itself must follow it.
   box.append(...options.flatMap((option, index) => [option, ...(pieces[index].match(/[\n\t]+$/) ?? [])]));
   const indexOf = (event) => options.indexOf(event.target.closest("#text span"));
   box.onpointerover = (event) => {
@@ -37,7 +37,7 @@ function text() {
   whenever(["at"], () => box.setAttribute("aria-activedescendant", options[state.at].id));
 }
 
-/** The piece that a key leads to from the chosen one. */
+/** The index of the piece that a keyboard key moves to; undefined for other keys. */
 function reached(key, options) {
   const last = length - 1;
   if (key === "Home") return 0;
@@ -45,7 +45,7 @@ function reached(key, options) {
   const [across, down] = ARROWS[key] ?? [0, 0];
   if (across) return within(0, state.at + across, last);
   if (!down) return undefined;
-  // The nearest in the line above or below, as lines are broken on this screen.
+  // Up and down go to the nearest piece in the next line on this screen.
   const places = options.map((option) => option.getClientRects()[0]);
   const here = places[state.at];
   const isBeyond = (place) => down * (place.top - here.top) > here.height / 2;
@@ -73,7 +73,7 @@ function tint(option, rgb) {
   option.style.setProperty("--ink", rgb ? inkOn(rgb) : "");
 }
 
-/** Dark or light, whichever reads better (WCAG's relative luminance). */
+/** A dark or light text colour, whichever has more contrast (WCAG's relative luminance). */
 function inkOn(rgb) {
   const [red, green, blue] = [...rgb].map((value) => ((value / 255 + 0.055) / 1.055) ** 2.4);
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? "#14152a" : "#fffffd";
@@ -88,7 +88,7 @@ function legend() {
     const ends = surprise ? ["0", `${greatest.toFixed(1)} nats`]
       : apart ? [-comparison.scale, comparison.scale].map(shown) : ["0 %", "100 %"];
     [low.textContent, high.textContent] = ends;
-    hold.textContent = state.held ? "held; click it again to let go" : "a click holds it";
+    hold.textContent = state.held ? "held; click it again to release it" : "a click holds it";
     const map = maps[theme() + (apart ? "_difference" : "")];
     const image = new ImageData(256, 1);
     for (let i = 0; i < 256; i++) image.data.set([...colourAt(map, entryAt(i, surprise, apart)), 255], 4 * i);
@@ -103,25 +103,25 @@ function entryAt(step, surprise, apart) {
   return within(0, Math.round(apart ? 128 + 127 * scaled : 255 * scaled), 255);
 }
 
-/** Of the chosen piece: what it looks at most, or what looks at it, and what is expected next. */
+/** Tables for the chosen piece: its strongest attention (to others or from others), and guesses of the next piece. */
 function tables() {
   whenever([], () => {
     const { at } = state, piece = quoted(pieces[at]), next = pieces[at + 1];
-    const seen = pieces.map((_, index) => [index, codeFor(index)]).filter(([, code]) => code !== null);
-    const values = seen.map(([index, code]) => [index, valueOf(code)]);
+    const codes = pieces.map((_, index) => [index, codeFor(index)]).filter(([, code]) => code !== null);
+    const values = codes.map(([index, code]) => [index, valueOf(code)]);
     values.sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
     const whole = isDifference() ? comparison.scale : 1;
     const strongest = values.slice(0, STRONGEST).map(([index, value]) => {
       return [pieces[index], distance(index - at), Math.abs(value) / whole, shown(value)];
     });
-    rows("strongest", `${piece} ${state.mode === "from" ? "is looked at by" : "looks at"}`, strongest);
+    rows("strongest", `${piece} ${state.mode === "from" ? "is attended to by" : "attends to"}`, strongest);
     const guesses = data.likeliest[at].map(([guess, share]) => {
       return [guess, guess === next ? "came next" : "", share, percent(share)];
     });
-    rows("guesses", `after ${piece} the model expects`, guesses);
+    rows("guesses", `After ${piece} the model expects`, guesses);
     const loss = surprises[at + 1];
-    put("next", next === undefined ? "Here the text ends."
-      : `Next came ${quoted(next)}: probability ${percent(Math.exp(-loss))}, loss ${loss.toFixed(2)} nats.`);
+    put("next", next === undefined ? "The text ends here."
+      : `The next ${unit} was ${quoted(next)}: probability ${percent(Math.exp(-loss))}, loss ${loss.toFixed(2)} nats.`);
   });
 }
 

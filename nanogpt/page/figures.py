@@ -1,4 +1,4 @@
-"""What a model makes of one text, as the numbers that the page shows."""
+"""Attention and predictions of a model on one text, as the numbers that the page shows."""
 
 import base64
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ LIKELIEST = 5  # next tokens shown at each position
 
 @dataclass(frozen=True)
 class Reading:
-    """A model and a text that it has read."""
+    """A model and the tokens of a text that it reads."""
 
     folder: Path
-    """Of the model's run."""
+    """Folder of the model's run."""
     model: LanguageModel
     tokens_T: np.ndarray
 
     @property
     def origin(self) -> tuple[str, str, str]:
-        """Where it comes from: folder, step and backend."""
-        return str(self.folder), f"step {self.model.metadata['step']:,}", self.model.backend.name
+        """Folder, step and backend of the model."""
+        return str(self.folder), f"step {self.model.metadata.step:,}", self.model.backend.name
 
     def __str__(self) -> str:
         return ", ".join(self.origin)
@@ -37,19 +37,19 @@ class Reading:
 
     @cached_property
     def attention(self) -> np.ndarray:
-        """Weights of every layer and head: float32 `[L, H, T, S]`."""
+        """Attention weights of every layer and head: float32 `[L, H, T, S]`."""
         return self.model.attention(self.tokens_T[None])[:, 0]
 
     @cached_property
     def log_probabilities(self) -> np.ndarray:
-        """Of what comes after each token, in nats: float64 `[T, V]`."""
+        """Log probabilities of the next token at each position, in nats: float64 `[T, V]`."""
         logits_TV = self.model.logits(self.tokens_T[None])[0].astype(np.float64)
         logits_TV -= logits_TV.max(axis=1, keepdims=True)
         return logits_TV - np.log(np.exp(logits_TV).sum(axis=1, keepdims=True))
 
     @property
     def losses(self) -> list[float]:
-        """Nats of every token but the first."""
+        """Loss of every token but the first, in nats."""
         return (-self.log_probabilities[np.arange(len(self.tokens_T) - 1), self.tokens_T[1:]]).tolist()
 
     @property
@@ -63,11 +63,11 @@ class Reading:
         ]
 
     def texts(self, tokens_N: np.ndarray) -> list[str]:
-        """The text of each of some tokens, alone."""
+        """The text of each token, decoded on its own."""
         return [self.model.tokenizer.decode(tokens_N[i : i + 1]) for i in range(len(tokens_N))]
 
     def figures(self) -> dict[str, Any]:
-        """What was read, as JSON takes it: `attention` is packed, `error` the most that this changes."""
+        """The reading as JSON values; `error` is the largest change of a weight by packing `attention`."""
         codes = coded(self.attention)
         layers, heads = self.attention.shape[:2]
         return {
@@ -82,14 +82,17 @@ class Reading:
 
 
 def comparison(one: Reading, other: Reading) -> dict[str, Any]:
-    """What `one` has more of than `other`: two readings of one text, by models with as many heads."""
+    """Attention of `one` minus that of `other`, as JSON values.
+
+    Both must be readings of the same text by models with the same number of layers and heads.
+    """
     difference_LHTS = one.attention - other.attention
     largest_LH = np.abs(difference_LHTS).max(axis=(2, 3))
     scale = float(largest_LH.max()) or 1.0
     codes = coded_difference(difference_LHTS / scale)
-    # The page has no room for the other's own weights, and takes the difference from ours.
+    # To keep the page small, it has no weights of the other model, and subtracts the difference instead.
     rebuilt = decoded(coded(one.attention)) - decoded_difference(codes) * scale
-    # What tells them apart is what they are called.
+    # Each is named by the parts of its origin that differ.
     names = [(a, b) for a, b in zip(one.origin, other.origin, strict=True) if a != b]
     return {
         "names": [", ".join(parts) for parts in zip(*names, strict=True)] or [str(one), str(other)],
@@ -103,7 +106,7 @@ def comparison(one: Reading, other: Reading) -> dict[str, Any]:
 
 
 def coded(weights: np.ndarray) -> np.ndarray:
-    """Weights from 0 to 1 in uint8: finer steps where they are small."""
+    """Weights from 0 to 1 as uint8, with finer steps for small weights."""
     return np.round(255 * np.sqrt(weights)).astype(np.uint8)
 
 
@@ -112,7 +115,7 @@ def decoded(codes: np.ndarray) -> np.ndarray:
 
 
 def coded_difference(difference: np.ndarray) -> np.ndarray:
-    """From -1 to 1 in uint8, 1 to 255 with 128 for none."""
+    """Differences from -1 to 1 as uint8: 1 to 255, with 128 for no difference."""
     return (128 + np.round(127 * np.sign(difference) * np.sqrt(np.abs(difference)))).astype(np.uint8)
 
 
@@ -122,6 +125,6 @@ def decoded_difference(codes: np.ndarray) -> np.ndarray:
 
 
 def packed(codes_LHTS: np.ndarray) -> str:
-    """The lower triangle of each head, row after row, in base64: no query sees a later key."""
+    """The lower triangle of each head, row after row, in base64; no query attends to a later key."""
     queries, keys = np.tril_indices(codes_LHTS.shape[-1])
     return base64.b64encode(codes_LHTS[..., queries, keys].tobytes()).decode()

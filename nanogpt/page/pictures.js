@@ -1,15 +1,15 @@
-// The heads as pictures: a small one of each, and a large one of the chosen head.
+// Pictures of the heads: a small one of each, and a large one of the chosen head.
 
-const THUMBNAIL = 64; // cells of a side, at most
-const LABELLED = 40; // pieces at most, for the large picture to have room for their names
-const EXPLAINED = 12; // pieces at least, for it to have room for words
+const THUMBNAIL = 64; // most pixels on a side
+const LABELLED = 40; // most pieces that the large picture has room to name
+const EXPLAINED = 12; // fewest pieces that leave room for the explanation
 
-/** Colour a canvas, one pixel for a block of cells; the half that nobody sees stays clear. */
+/** Colour a canvas, one pixel for each block of cells; the half with future keys stays clear. */
 function paint(canvas, head, block) {
   const side = Math.ceil(length / block);
   const codes = codesOf(head), colours = palette();
   const none = isDifference() ? 128 : 0;
-  // A block shows its strongest cell: a line one cell wide must not fade.
+  // A block shows its strongest cell, so that a line one cell wide does not fade.
   const strongest = new Int16Array(side * side).fill(-1);
   for (let query = 0; query < length; query++) {
     for (let key = 0; key <= query; key++) {
@@ -77,7 +77,7 @@ function picture() {
     choose({ at, cell: [at, within(0, key + across, at)], held: true });
   };
   frame.querySelector(".corner").hidden = length < EXPLAINED;
-  // Beside the diagonal, where a row ends and a column begins.
+  // Labels stand beside the diagonal, where a row ends and a column begins.
   if (length <= LABELLED) frame.append(...pieces.map((piece, index) => {
     const label = element("span", { ariaHidden: true }, visible(piece));
     Object.assign(label.style, { left: part(index + 1), top: part(index), height: part(1) });
@@ -85,11 +85,10 @@ function picture() {
   }));
   whenever(["head", "view", "scale", "dark"], () => {
     paint(canvas, state.head, 1);
-    canvas.ariaLabel = `Attention of ${nameOf(state.head)}; arrow keys go from cell to cell`;
+    canvas.ariaLabel = `Attention of ${nameOf(state.head)}; arrow keys move from cell to cell`;
   });
   const [row, column] = frame.querySelectorAll("i");
   whenever(["at", "cell", "mode", "head", "view"], () => {
-    // A line along the chosen query, another down the chosen key.
     const [query, key] = state.cell ?? (state.mode === "from" ? [null, state.at] : [state.at, null]);
     row.hidden = query === null;
     column.hidden = key === null;
@@ -99,7 +98,7 @@ function picture() {
   });
 }
 
-/** Cells of a whole number of the screen's pixels, where there are enough: so all look alike. */
+/** Make every cell the same whole number of screen pixels wide, if there are enough pixels. */
 function fit(frame) {
   const pixels = frame.parentElement.clientWidth * devicePixelRatio;
   const side = pixels < length ? pixels : pixels - (pixels % length);
@@ -116,6 +115,6 @@ function cellUnder({ target, clientX, clientY }) {
 function readout(query, key) {
   const value = valueOf(codesOf(state.head)[cellOf(query, key)]);
   const where = key === query ? "itself" : `${quoted(pieces[key])}, ${query - key} before`;
-  const whose = ` of the attention of ${quoted(pieces[query])} (${query + 1} of ${length}) is on ${where}`;
+  const whose = ` of the attention of ${quoted(pieces[query])} (${query + 1} of ${length}) is on ${where}.`;
   return [element("b", {}, shown(value)), whose];
 }

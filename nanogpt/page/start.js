@@ -1,19 +1,19 @@
-// The page begins: everything is built once, and drawn at every change.
+// The start of the page: it builds every part once; parts redraw themselves at each change.
 
-const MODES = { to: "where it looks", from: "who looks at it", surprise: "surprise" };
-const SCALES = { root: "square root: shows faint looks", linear: "in proportion" };
+const MODES = { to: "what it attends to", from: "what attends to it", surprise: "surprise" };
+const SCALES = { root: "square root: shows small weights", linear: "linear" };
 
 function facts() {
   put("facts", data.facts);
   put("notice", data.notice);
   byId("notice").hidden = !data.notice;
-  const dots = report ? " A dot marks a measured role." : "";
+  const dots = report ? " A dot marks a head with a measured role." : "";
   put("heads-hint", `${layers} layers from top to bottom, ${heads} heads in each.${dots}`);
-  const compared = comparison ? `, those of ${comparison.names[1]} by ${shown(comparison.other_error)}, and `
-    + `differences by ${shown(comparison.error)}` : "";
-  put("precision", "Weights are kept as square roots in 256 steps, which makes them wrong by "
-    + `${shown(data.error)} at most${compared}; probabilities, losses, largest differences and all that is said `
-    + "of heads are not rounded so.");
+  const compared = comparison ? ` (${shown(comparison.other_error)} for ${comparison.names[1]}, and `
+    + `${shown(comparison.error)} for differences)` : "";
+  put("precision", "The page stores attention weights as square roots in 256 steps, with an error of "
+    + `${shown(data.error)} at most${compared}. Probabilities, losses, largest differences and all measurements `
+    + "of heads do not have this error.");
   byId("evidence").hidden = byId("chosen-sentence").hidden = !report;
   whenever(["head"], () => {
     const apart = comparison ? `, differs by ${shown(largest(state.head))} at most` : "";
@@ -30,8 +30,8 @@ function comparing() {
   const differences = comparison.largest.flat();
   const most = differences.indexOf(Math.max(...differences));
   const mean = (losses) => (losses.reduce((sum, loss) => sum + loss, 0) / losses.length).toFixed(4);
-  const losses = `Loss on this text: ${mean(data.losses)} and ${mean(comparison.losses)} nats.`;
-  put("compared", `The difference is ${mine} less ${other}: no weight differs by more than `
+  const losses = `The losses on this text are ${mean(data.losses)} and ${mean(comparison.losses)} nats.`;
+  put("compared", `The difference is ${mine} minus ${other}: no weight differs by more than `
     + `${shown(largest(most))} (${nameOf(most)}). ${length > 1 ? losses : ""}`);
 }
 
@@ -45,9 +45,9 @@ function lightAndDark() {
   });
 }
 
-/** The head to begin with: of those with a role the one that looks farthest; else what would be missed most. */
+/** The head shown first: the one with a role and the largest mean distance, else the one that the loss needs most. */
 function firstHead() {
-  const worth = (report?.heads ?? []).map((head) => (head.role ? 100 + head.distance.mean : head.ablation.mean));
+  const worth = (report?.heads ?? []).map((head) => (head.role ? 100 + head.distance.mean : head.loss_increase.mean));
   return Math.max(0, worth.indexOf(Math.max(...worth)));
 }
 

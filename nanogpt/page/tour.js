@@ -1,27 +1,28 @@
-// A guided tour in five steps. The dialog is modal: focus stays in it, Escape leaves, and focus returns.
+// A guided tour in five steps. The dialog is modal: it keeps the focus, and gives it back when Escape closes it.
 
 const STEPS = [
-  ["heads", "Heads look back",
+  ["heads", "Heads attend to earlier text",
     `The model reads from left to right and guesses the next ${unit} at every step. Before it guesses, each `
     + `head spreads 100\u00a0% of its attention over the ${unit}s so far. ${layers} layers work one after the `
     + `other, with ${heads} heads side by side in each: every small picture is one head.`],
-  ["reading", "From one place",
-    `Point at a ${unit}, and the text takes the colours of where the chosen head looks from there. Below `
-    + "are those it looks at most, and the model’s five best guesses of what comes next. “Surprise” colours "
-    + "what it did not expect: its loss, in nats."],
+  ["reading", "From one position",
+    `Point at a ${unit}, and the colours of the text show what the chosen head attends to from there. Below, `
+    + `tables list the strongest attention and the model’s five best guesses of the next ${unit}. “Surprise” `
+    + `colours each ${unit} by its loss, in nats: how little the model expected it.`],
   ["whole", "A whole head at once",
-    `Each row is one ${unit}, and its colours show where it looks. A line beside the diagonal: always the one `
-    + "just before. A vertical line: one place that all look back to."],
+    `Each row is one ${unit}, and its colours show what it attends to. A line beside the diagonal means that `
+    + `every ${unit} attends to the one just before. A vertical line means that all attend to one position.`],
   [report ? "cards" : "limits", "What a head does, in numbers",
     report
-      ? "A picture can mislead, so every head is measured: how much more it looks somewhere than chance "
-        + "would, and how much worse the model gets without it. Where the numbers carry no claim, none is made."
-      : "A picture can mislead, so heads should be measured. This page does it where the text that the model "
-        + "was trained on is at hand, which it was not here."],
+      ? "A picture can mislead, so every head is measured: how much of its attention goes to known targets "
+        + "beyond chance, and how much worse the model gets without it. A head gets a role only if the numbers "
+        + "support it."
+      : "A picture can mislead, so heads should be measured. This page does so if the text that the model "
+        + "was trained on is available, which it was not here."],
   ["limits", "What attention can’t tell",
-    "Attention is not an explanation. It says where a head looks, not what it takes from there (its value "
-    + "vectors), nor what the feed-forward networks make of it. That is why the loss without the head is "
-    + "there."],
+    "Attention is not an explanation. It says which positions a head attends to, not what it reads there (the "
+    + "value vectors), nor what the feed-forward networks do with it. That is why the page also shows the loss "
+    + "without each head."],
 ];
 
 function tour() {
@@ -35,7 +36,7 @@ function tour() {
     for (const [side, pixels] of Object.entries({ left, top, width, height })) {
       spotlight.style[side] = `${pixels}px`;
     }
-    // On the side where it hides less.
+    // The card goes to the side where it hides less of the page.
     const onTheLeft = box.left + box.right > 1.1 * dialog.clientWidth;
     card.style.left = `${onTheLeft ? 16 : dialog.clientWidth - card.offsetWidth - 16}px`;
   };

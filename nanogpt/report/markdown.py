@@ -7,17 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt.backend import Backend
-from nanogpt.chart import loss_chart
-from nanogpt.checkpoint import versions
 from nanogpt.config import Config
 from nanogpt.errors import InputError
-from nanogpt.metrics import Record, clock, evaluations, pace, read_metrics, write_atomically
-from nanogpt.run import saved_config
+from nanogpt.files import write_atomically
+from nanogpt.metadata import versions
+from nanogpt.record import Evaluation, Record
+from nanogpt.report.chart import loss_chart
+from nanogpt.report.terminal import clock, pace
+from nanogpt.training.log import Progress
+from nanogpt.training.metrics import evaluations, read_metrics
+from nanogpt.training.run import saved_config
 from nanogpt.weights import count_parameters
 
 
+class Report:
+    """The report of a run as a follower of it: written anew at every evaluation."""
+
+    def __init__(self, folder: Path, backend: Backend) -> None:
+        self.folder = folder
+        write_environment(folder, backend)
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.kind == "evaluation":
+            write_report(self.folder)
+
+
 def write_environment(folder: Path, backend: Backend) -> None:
-    """Note in `environment.json` what a run goes on with and on."""
+    """Note in `environment.json` the backend, device and versions that a run goes on with."""
     environment = {
         "backend": backend.name,
         "device": backend.device,
@@ -45,21 +61,21 @@ def write_report(folder: Path | str) -> None:
     write_atomically(folder / "report.md", _report(config, records, environment, token))
 
 
-def _samples(evaluated: list[Record]) -> str:
+def _samples(evaluated: list[Evaluation]) -> str:
     text = "# Samples\n\nAfter one prompt and by one seed: from step to step the model alone changes.\n"
     for record in evaluated:
-        losses = f"Loss: training {record['train_loss']:.4f}, validation {record['val_loss']:.4f}."
-        text += f"\n## Step {record['step']:,}\n\n{losses}\n\n{fenced(record['sample'])}"
+        losses = f"Loss: training {record.train_loss:.4f}, validation {record.val_loss:.4f}."
+        text += f"\n## Step {record.step:,}\n\n{losses}\n\n{fenced(record.sample)}"
     return text
 
 
 def _report(config: Config, records: list[Record], environment: dict[str, Any], token: str) -> str:
     evaluated, last = evaluations(records), records[-1]
-    steps = f"step {last['step']:,} of {config.training.max_iters:,}"
-    facts = [f"{count_parameters(config.model):,} parameters", steps, clock(last["elapsed"]), pace(last)]
-    best = min(evaluated, key=lambda record: record["val_loss"])
+    steps = f"step {last.step:,} of {config.training.max_iters:,}"
+    facts = [f"{count_parameters(config.model):,} parameters", steps, clock(last.elapsed), pace(last)]
+    best = min(evaluated, key=lambda record: record.val_loss)
     losses = "\n".join(
-        f"| {name} | {record['step']:,} | {record['train_loss']:.4f} | {record['val_loss']:.4f} |"
+        f"| {name} | {record.step:,} | {record.train_loss:.4f} | {record.val_loss:.4f} |"
         for name, record in (("best", best), ("last", evaluated[-1]))
     )
     return f"""# Report
@@ -76,7 +92,7 @@ The losses are exact means, in nats a {token}.
 
 ## What it writes
 
-{fenced(evaluated[-1]["sample"])}
+{fenced(evaluated[-1].sample)}
 [The samples of all evaluations](samples.md) show how it came to that.
 
 ## What differs from the defaults

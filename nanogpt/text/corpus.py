@@ -16,8 +16,8 @@ import platformdirs
 from rich.progress import wrap_file
 
 from nanogpt.errors import InputError
-from nanogpt.randomness import words
-from nanogpt.tokenizer import Tokenizer
+from nanogpt.randomness import random_bits
+from nanogpt.text.tokenizer import Tokenizer
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -64,7 +64,7 @@ class Splits:
     def batch(self, seed: int, step: int, batch_size: int) -> np.ndarray:
         """The windows of training step `step`, drawn with replacement: int32 `[B, T+1]`."""
         starts = len(self.train_N) - self.block_size
-        starts_B = (words(seed, "batches", step, batch_size) % np.uint64(starts)).astype(np.int64)
+        starts_B = (random_bits(seed, "batches", step, batch_size) % np.uint64(starts)).astype(np.int64)
         return self.train_N[starts_B[:, None] + np.arange(self.block_size + 1)]
 
     def validation_tokens(self) -> np.ndarray:

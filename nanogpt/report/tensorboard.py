@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt.errors import InputError
-from nanogpt.metrics import Record
+from nanogpt.record import Record
+from nanogpt.training.log import Progress
 
 TAGS = {
     "loss": "loss/batch",
@@ -22,7 +23,7 @@ TAGS = {
 
 
 class EventLog:
-    """An event file of a run: what was measured up to now, then each record that it is called with."""
+    """An event file as a follower of a run: the records up to now, then each new one."""
 
     def __init__(self, folder: Path, records: list[Record]) -> None:
         """Raises InputError where tensorboard is not installed."""
@@ -35,19 +36,26 @@ class EventLog:
             ) from None
         self._event, self._writer = Event, RecordWriter
         now = time.time()
-        self._begun = now - (records[-1]["elapsed"] if records else 0)
+        self._begun = now - (records[-1].elapsed if records else 0)
         self._file = folder / f"events.out.tfevents.{now:.0f}"
         self._append(file_version="brain.Event:2")
         # Whatever an earlier start wrote, perhaps past the checkpoint that this one goes on from, is void.
         self._append(session_log={"status": "START"})
         for record in records:
-            self(record)
+            self._write(record)
 
-    def __call__(self, record: Record) -> None:
+    def __call__(self, progress: Progress) -> None:
+        if progress.kind != "call":
+            self._write(progress.record)
+
+    def _write(self, record: Record) -> None:
+        measured = record.as_dict()
         values = [
-            {"tag": tag, "simple_value": record[key]} for key, tag in TAGS.items() if record[key] is not None
+            {"tag": tag, "simple_value": measured[key]}
+            for key, tag in TAGS.items()
+            if measured[key] is not None
         ]
-        self._append(record["elapsed"], step=record["step"], summary={"value": values})
+        self._append(record.elapsed, step=record.step, summary={"value": values})
 
     def _append(self, elapsed: float = 0.0, **content: Any) -> None:
         event = self._event(wall_time=self._begun + elapsed, **content)

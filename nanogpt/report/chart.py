@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nanogpt.metrics import Record
+from nanogpt.record import Record
 
 Points = list[tuple[float, float]]  # steps and values
 
@@ -83,8 +83,9 @@ class Panel(NamedTuple):
 def loss_chart(records: list[Record], title: str, token: str) -> str:
     """The drawing of the records of a metrics.jsonl; `token` is what the losses are of."""
     title = escape("".join(c if c.isprintable() else "?" for c in title))  # XML has no control characters
+    measured = [record.as_dict() for record in records]
     batch, training, validation, rate = (
-        [(r["step"], r[key]) for r in records if r[key] is not None and math.isfinite(r[key])]
+        [(r["step"], r[key]) for r in measured if r[key] is not None and math.isfinite(r[key])]
         for key in ("loss", "train_loss", "val_loss", "learning_rate")
     )
     lines = {
@@ -94,7 +95,7 @@ def loss_chart(records: list[Record], title: str, token: str) -> str:
     }
     values = [value for _, points in lines.values() for _, value in points]
     low = max(LEAST_LOSS, 0.97 * min(values, default=1))
-    last_step = max(STEP_TICKS, records[-1]["step"])
+    last_step = max(STEP_TICKS, records[-1].step)
     losses = Panel(72, 310, last_step, low, max([1.05 * low, *values]), math.log)
     steps = [
         text(losses.x(step), HEIGHT - 20, f"{step:,.0f}", "middle")
@@ -126,8 +127,8 @@ def group(name: str, *drawn: str) -> str:
     return f'<g class="{name}">{"".join(drawn)}</g>'
 
 
-def text(x: float, y: float, words: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
+def text(x: float, y: float, content: str, anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{content}</text>'
 
 
 def smoothed(points: Points) -> Points:

@@ -1,0 +1,1 @@
+"""The front doors: what `train.py`, `sample.py` and `visualize.py` take, say and exit with."""

@@ -1,0 +1,118 @@
+"""The flags of the front doors, as dataclasses that tyro reads."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from nanogpt.cli.door import newest_run, parse
+from nanogpt.config import Config, ModelConfig
+from nanogpt.language_model import LanguageModel, load
+from nanogpt.presets import PRESETS
+from nanogpt.training.run import saved_config
+
+
+@dataclass(frozen=True)
+class ModelFlags(ModelConfig):
+    """The architecture; all but dropout is fixed for a run."""
+
+    vocab_size: tyro.conf.Suppress[int] = 1  # comes with the data
+
+
+@dataclass(frozen=True)
+class TrainFlags(Config):
+    """Train a GPT, or go on with its training. Flags not given are the preset's, or those of the run."""
+
+    model: ModelFlags = field(default_factory=ModelFlags)
+    out_dir: Path = Path("out/shakespeare")
+    """Folder of the run; out/<preset> if not given."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto goes on from the newest checkpoint in out_dir; never moves an old run aside and begins anew."""
+    quiet: bool = False
+    """Print warnings and errors alone."""
+    log: Literal["none", "tensorboard"] = "none"
+    """tensorboard also writes event files, which tensorboard --logdir out shows."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the run."""
+        return Config(ModelConfig(**vars(self.model)), self.training, self.run)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The flags that decide where the defaults of the others come from."""
+
+    preset: Literal["shakespeare", "quick", "bigram"] | None = None
+    out_dir: Path | None = None
+    resume: Literal["auto", "never"] = "auto"
+
+
+def train_flags(arguments: list[str]) -> TrainFlags:
+    """The flags of train.py: those not given are the saved run's, else the preset's."""
+    origin, others = parse(Origin, arguments, add_help=False, return_unknown_args=True)
+    preset = origin.preset or "shakespeare"
+    out_dir = origin.out_dir or Path(f"out/{preset}")
+    saved = saved_config(out_dir) if origin.resume == "auto" else None
+    config = saved if saved and origin.preset in (None, saved.run.preset) else PRESETS[preset]
+    default = TrainFlags(
+        ModelFlags(**asdict(config.model)), config.training, config.run, out_dir, origin.resume
+    )
+    return parse(TrainFlags, others, default=default)
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The model."""
+
+    out_dir: Path | None = None
+    """Folder of the run; the newest one under out/ if not given."""
+    checkpoint: str = "latest"
+    """latest, best (by validation loss) or a step."""
+    backend: Literal["auto", "jax", "torch"] = "auto"
+    """auto takes torch on a Mac with MPS, else jax."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def load(self) -> tuple[Path, LanguageModel]:
+        """The folder of the run, and its model."""
+        out_dir = self.out_dir or newest_run(Path("out"))
+        return out_dir, load(out_dir, self.backend, device=self.device, checkpoint=self.checkpoint)
+
+
+@dataclass(frozen=True)
+class SampleFlags:
+    """Write text with a trained model: the text to standard output, everything else to standard error."""
+
+    model: ModelChoice = field(default_factory=ModelChoice)
+    prompt: str = "\n"
+    """The text to continue: a text, @file, or - for standard input."""
+    max_tokens: int = 500
+    """Tokens to write for each sample."""
+    temp: Annotated[float, tyro.conf.arg(aliases=["--temperature"])] = 0.8
+    """Temperature: below 1 safer, above 1 more varied, 0 always the likeliest token."""
+    top_k: int | None = None
+    """Choose among the k likeliest tokens."""
+    top_p: float | None = None
+    """Choose among the fewest likeliest tokens whose probabilities reach p."""
+    num_samples: int = 1
+    """Texts to write."""
+    seed: int = 1337
+    """One seed gives one text, on either backend."""
+
+
+@dataclass(frozen=True)
+class VisualizeFlags:
+    """Write a page that shows what every attention head looks at: one file, for any browser, offline."""
+
+    model: ModelChoice = field(default_factory=ModelChoice)
+    text: str | None = None
+    """The text that the model reads: a text, @file, or - for standard input; else the start of the validation
+    text."""
+    compare: str | None = None
+    """jax or torch, the folder of another run, or another checkpoint: latest, best or a step."""
+    html: Path = Path("attention.html")
+    """The page to write."""
+    open: bool = False
+    """Show it in the browser."""

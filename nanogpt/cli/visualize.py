@@ -1,0 +1,32 @@
+"""`visualize.py`: the attention page of a trained model."""
+
+from nanogpt.cli.door import given_text, guarded, parse, tell
+from nanogpt.cli.flags import VisualizeFlags
+from nanogpt.errors import InputError
+from nanogpt.files import write_atomically
+
+
+def visualize_main(arguments: list[str] | None = None) -> int:
+    """`visualize.py`. Returns its exit code: 0, or 2 for bad input."""
+    return guarded(_visualize, arguments)
+
+
+def _visualize(arguments: list[str]) -> int:
+    flags = parse(VisualizeFlags, arguments)
+    file = flags.html.absolute()
+    if file.is_dir() or not file.parent.is_dir():
+        raise InputError(f"--html {flags.html} must be a file in a folder that is there")
+    text = None if flags.text is None else given_text(flags.text)
+    out_dir, model = flags.model.load()
+    # Imported here, so that bad input is told without waiting for them.
+    import webbrowser
+
+    from nanogpt.page.contents import contents
+    from nanogpt.page.document import page
+
+    figures = contents(out_dir, model, text=text, compare=flags.compare, device=flags.model.device, tell=tell)
+    write_atomically(file, page(figures, title=f"Attention: {figures['facts']}"))
+    tell(f"Wrote {flags.html}, {file.stat().st_size / 1e6:.2f} MB: open it in a browser, no network needed")
+    if flags.open:
+        webbrowser.open(file.as_uri())
+    return 0

@@ -1,0 +1,40 @@
+"""A checkpoint of a run, written as a GPT-2 folder."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nanogpt.huggingface.folders import new_folder, write_json
+from nanogpt.huggingface.translation import their_config, their_name, their_tokenizer
+from nanogpt.language_model import read_checkpoint
+from nanogpt.weights import weight_shapes
+
+
+def export_run(out_dir: Path | str, folder: Path | str, checkpoint: str | int = "latest") -> Path:
+    """Write a checkpoint of a run (latest, best or a step) as a GPT-2 folder, and return the folder.
+
+    Raises InputError when there is no such checkpoint, and when the folder exists and is not empty.
+    """
+    from safetensors.numpy import save_file
+
+    out_dir = Path(out_dir).expanduser()
+    state, metadata = read_checkpoint(out_dir, checkpoint)
+    config, vocabulary = metadata.config.model, metadata.vocabulary
+    tensors = {}
+    for name, shape in weight_shapes(replace(config, bias=True)).items():
+        weight = state.weights.get(name, np.zeros(shape, np.float32))
+        tensors[their_name(name)] = np.ascontiguousarray(weight.T if name == "head.kernel" else weight)
+    with new_folder(folder) as part:
+        write_json(part / "config.json", their_config(config))
+        save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
+        if vocabulary is not None:
+            write_json(part / "tokenizer.json", their_tokenizer(vocabulary))
+        elif (out_dir / "tokenizer.json").is_file():
+            shutil.copy(out_dir / "tokenizer.json", part)
+        if (part / "tokenizer.json").is_file():
+            # Cleaning up would take the spaces before punctuation away.
+            settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+            write_json(part / "tokenizer_config.json", settings | {"model_max_length": config.block_size})
+    return Path(folder)

@@ -1,0 +1,95 @@
+"""A GPT-2 folder, read as the beginning of a run."""
+
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from nanogpt.checkpoint import Checkpoints
+from nanogpt.config import Config, ModelConfig
+from nanogpt.errors import InputError, told_in_a_line
+from nanogpt.huggingface.folders import existing, new_folder, write_json
+from nanogpt.huggingface.translation import our_config, our_vocabulary, their_name
+from nanogpt.metadata import Metadata
+from nanogpt.state import TrainingState
+from nanogpt.text.tokenizer import find_tokenizer
+from nanogpt.weights import Weights, weight_shapes
+
+BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias$")  # causal masks in older files
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def import_folder(folder: Path | str, out_dir: Path | str) -> Path:
+    """Make a GPT-2 folder the beginning of a run: its weights and tokenizer, step 0, moments of zero.
+
+    Returns the run's folder.
+
+    Raises InputError, with nothing written, when something in the folder is missing, damaged or beyond what
+    this model can express, and when out_dir exists and is not empty.
+    """
+    folder = Path(folder).expanduser()
+    config = our_config(existing(folder, "config.json"))
+    weights = our_weights(existing(folder, "model.safetensors"), replace(config, bias=True))
+    if any(weight.any() for name, weight in weights.items() if name.endswith(".bias")):
+        config = replace(config, bias=True)
+    weights = {name: weights[name] for name in weight_shapes(config)}
+    tokenizer_file = folder / "tokenizer.json"
+    vocabulary = our_vocabulary(tokenizer_file, config.vocab_size)
+    find_tokenizer(folder, vocabulary, config.vocab_size)  # to fail now, not when it is used
+    metadata = Metadata(Config(config), vocabulary)
+    with new_folder(out_dir) as part:
+        write_json(part / "config.json", asdict(metadata.config))
+        if vocabulary is None and tokenizer_file.is_file():
+            shutil.copy(tokenizer_file, part)
+        checkpoints = Checkpoints(part / "checkpoints")
+        checkpoints.save(TrainingState.of_weights(weights), metadata)
+        checkpoints.wait()
+        checkpoints.close()
+    if not tokenizer_file.is_file():
+        print(f"{folder} holds no tokenizer.json: only token ids can be used", file=sys.stderr)
+    return Path(out_dir)
+
+
+def our_weights(file: Path, config: ModelConfig) -> Weights:
+    """The weights of a file by canonical name, each of them checked, and none left over."""
+    import ml_dtypes  # noqa: F401  # teaches numpy bfloat16
+    from safetensors import safe_open
+
+    weights = {}
+    with told_in_a_line(f"{file} can't be read"), safe_open(file, "np") as tensors:
+        found = set(tensors.keys())
+        # What is saved without a head (a GPT2Model) has no prefix.
+        prefix = "transformer." if any(name.startswith("transformer.") for name in found) else ""
+        names = {name: their_name(name, prefix) for name in weight_shapes(config)}
+        if missing := set(names.values()) - found:
+            raise InputError(f"{file} lacks {listed(missing)}")
+        left_over = {name for name in found - set(names.values()) if not BUFFERS.search(name)}
+        if config.tie_weights and "lm_head.weight" in left_over:
+            left_over.remove("lm_head.weight")
+            if not np.array_equal(*map(tensors.get_tensor, ("lm_head.weight", f"{prefix}wte.weight"))):
+                raise InputError(f"{file}: lm_head.weight is not wte.weight, though config.json ties them")
+        if left_over:
+            raise InputError(f"{file} holds what this model has no place for: {listed(left_over)}")
+        for name, shape in weight_shapes(config).items():
+            header, expected = tensors.get_slice(names[name]), shape[::-1] if name == "head.kernel" else shape
+            if tuple(header.get_shape()) != expected:
+                raise InputError(
+                    f"{file}: {names[name]} has shape {header.get_shape()}, expected {list(expected)}"
+                )
+            if header.get_dtype() not in FLOATS:
+                raise InputError(f"{file}: {names[name]} is {header.get_dtype()}, not {' or '.join(FLOATS)}")
+            with np.errstate(over="ignore"):
+                weight = tensors.get_tensor(names[name]).astype(np.float32)
+            if not np.isfinite(weight).all():
+                raise InputError(f"{file}: {names[name]} is not finite everywhere")
+            weights[name] = np.ascontiguousarray(weight.T if name == "head.kernel" else weight)
+    return weights
+
+
+def listed(names: Iterable[str]) -> str:
+    first, *others = sorted(names)
+    return f"{first} and {len(others)} more" if others else first

@@ -1,0 +1,116 @@
+"""Ours and GPT-2's: settings, names of weights, and character tokenizers, both ways."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nanogpt.config import ModelConfig
+from nanogpt.errors import InputError, told_in_a_line
+
+SIZES = {
+    "vocab_size": "vocab_size",
+    "n_positions": "block_size",
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+    "n_embd": "n_embd",
+}
+# The settings that this model can express, transformers' default first.
+SETTINGS: dict[str, tuple[Any, ...]] = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh", "relu"),
+    "tie_word_embeddings": (True, False),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "reorder_and_upcast_attn": (False,),
+    "add_cross_attention": (False,),
+}
+NAMES = {
+    "token_embedding.embedding": "wte.weight",
+    "position_embedding.embedding": "wpe.weight",
+    "blocks.": "h.",
+    "attention_norm.": "ln_1.",
+    "attention.query_key_value.": "attn.c_attn.",
+    "attention.output.": "attn.c_proj.",
+    "feed_forward_norm.": "ln_2.",
+    "feed_forward.expand.": "mlp.c_fc.",
+    "feed_forward.contract.": "mlp.c_proj.",
+    "final_norm.": "ln_f.",
+    ".scale": ".weight",
+    ".kernel": ".weight",
+}
+
+
+def their_config(config: ModelConfig) -> dict[str, Any]:
+    return {name: getattr(config, ours) for name, ours in SIZES.items()} | {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "activation_function": "relu" if config.activation == "relu" else "gelu_new",
+        "resid_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+        "embd_pdrop": 0.0,
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": config.tie_weights,
+        # By default 50256, which may lie beyond our vocabulary.
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "nanogpt": {"bias": config.bias},
+    }
+
+
+def our_config(file: Path) -> ModelConfig:
+    with told_in_a_line(f"{file} can't be read"):
+        values = {"model_type": None, "n_inner": None, **json.loads(file.read_text(encoding="utf-8"))}
+        for name, known in SETTINGS.items():
+            if values.setdefault(name, known[0]) not in known:
+                choice = " or ".join(map(str, known))
+                raise InputError(f"{file}: {name} is {values[name]!r}, but this model knows only {choice}")
+        for name in SIZES:
+            if type(values.get(name)) is not int:
+                raise InputError(f"{file}: {name} is {values.get(name)!r}, but must be a whole number")
+        if values["n_inner"] not in (None, 4 * values["n_embd"]):
+            raise InputError(f"{file}: n_inner is {values['n_inner']!r}, but this model knows only 4 n_embd")
+        return ModelConfig(
+            **{ours: values[name] for name, ours in SIZES.items()},
+            dropout=values.get("resid_pdrop", 0.1),
+            bias=values.get("nanogpt") != {"bias": False},
+            activation="relu" if values["activation_function"] == "relu" else "gelu",
+            tie_weights=values["tie_word_embeddings"],
+        )
+
+
+def their_name(name: str, prefix: str = "transformer.") -> str:
+    if name == "head.kernel":
+        return "lm_head.weight"
+    for ours, theirs in NAMES.items():
+        name = name.replace(ours, theirs)
+    return prefix + name
+
+
+def their_tokenizer(vocabulary: str) -> dict[str, Any]:
+    """The `tokenizer.json` of a CharTokenizer, in full, as the library tokenizers writes it."""
+    return {
+        "version": "1.0",
+        "added_tokens": [],
+        "decoder": {"type": "Fuse"},
+        **dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor")),
+        "model": {
+            "type": "BPE",
+            "vocab": {character: token for token, character in enumerate(vocabulary)},
+            "merges": [],
+            **dict.fromkeys(("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")),
+            **dict.fromkeys(("fuse_unk", "byte_fallback", "ignore_merges"), False),
+        },
+    }
+
+
+def our_vocabulary(file: Path, vocab_size: int) -> str | None:
+    """The characters of a `tokenizer.json` that is a CharTokenizer's; None if it is another, or absent."""
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = "".join(sorted(values["model"]["vocab"]))
+        # transformers puts in a post-processor that does nothing.
+        ours = values | {"post_processor": None} == their_tokenizer(vocabulary)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return vocabulary if ours and len(vocabulary) == vocab_size else None

@@ -1,0 +1,50 @@
+"""The metadata of a checkpoint: everything but the arrays that is needed to go on, or to read it alone."""
+
+import importlib.metadata
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nanogpt.config import Config
+from nanogpt.record import Evaluation, record_from_dict
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """A checkpoint's own description. `Checkpoints.save` fills in the last three fields."""
+
+    config: Config
+    vocabulary: str | None
+    """The characters of a CharTokenizer; none where the run's folder holds a tokenizer.json."""
+    data: dict[str, str | int] | None = None
+    """The fingerprint of the text (text/corpus.py); none for an imported model."""
+    backend: str | None = None
+    """The backend that trained it; none for an imported model."""
+    elapsed: float = 0.0
+    """Seconds of training."""
+    metrics: Evaluation | None = None
+    """The evaluation at this step, if there was one."""
+    step: int = 0
+    checksums: dict[str, dict[str, str]] = field(default_factory=dict)
+    """SHA-256 of every array by name, for weights and both moments."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """The packages that decide what a run computes."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON object that is saved."""
+        metrics = self.metrics.as_dict() if self.metrics else None
+        return asdict(self) | {"metrics": metrics, "format": FORMAT}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Metadata":
+        """The inverse of `as_dict`. Raises an exception where a value is missing or wrong."""
+        values = {name: value for name, value in values.items() if name != "format"}
+        metrics = record_from_dict(values["metrics"]) if values["metrics"] else None
+        return cls(**values | {"config": Config.from_dict(values["config"]), "metrics": metrics})
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that decide what a run computes."""
+    names = ("jax", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}

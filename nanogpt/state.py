@@ -1,0 +1,31 @@
+"""The state of training: all that one step hands to the next."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nanogpt.config import ModelConfig
+from nanogpt.weights import Weights, initial_weights
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Step, weights and moments, as numpy arrays by canonical name (weights.py)."""
+
+    step: int
+    """Optimizer steps done."""
+    weights: Weights
+    first_moment: Weights
+    """AdamW's running mean of the gradient."""
+    second_moment: Weights
+    """AdamW's running mean of the squared gradient."""
+
+    @classmethod
+    def initial(cls, config: ModelConfig, seed: int) -> "TrainingState":
+        """Step 0 of fresh weights."""
+        return cls.of_weights(initial_weights(config, seed))
+
+    @classmethod
+    def of_weights(cls, weights: Weights) -> "TrainingState":
+        """Step 0 of given weights: moments of zero."""
+        return cls(0, weights, *({name: np.zeros_like(w) for name, w in weights.items()} for _ in range(2)))

@@ -1,0 +1,91 @@
+"""The training loop: dispatch ahead, log behind, evaluate, save.
+
+It drives either backend, and knows nobody who follows the run (log.py).
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from nanogpt.backend import Backend
+from nanogpt.training.batches import step_inputs
+from nanogpt.training.evaluation import evaluate
+from nanogpt.training.log import Follower, Log
+from nanogpt.training.pace import Pace, next_call_length
+from nanogpt.training.run import Run
+from nanogpt.training.signals import stop_signals
+
+
+class Call(NamedTuple):
+    """Steps that were handed to the device, and the function that waits for their losses."""
+
+    steps: range
+    read_losses: Callable[[], np.ndarray]
+
+
+class Training:
+    """A run on a backend."""
+
+    def __init__(self, run: Run, backend: Backend, followers: Sequence[Follower] = ()) -> None:
+        self.run, self.backend, self.recipe = run, backend, run.config.training
+        self.step = run.state.step
+        self.log, self.pace = Log(run, backend, followers), Pace()
+        self._call_length = 1
+
+    def to_the_end(self) -> int | None:
+        """Train to max_iters. Returns the signal that stopped the run early, if one did.
+
+        Raises InputError when the loss is no longer a number.
+        """
+        interval, last = self.recipe.eval_interval, self.recipe.max_iters
+        evaluated = {record.step for record in self.run.metrics.evaluations}
+        with stop_signals() as received:
+            while True:
+                if self.recipe.is_evaluated(self.step) and self.step not in evaluated:
+                    begun = time.monotonic()
+                    self.log.evaluation(*evaluate(self.run, self.backend))
+                    self._save()
+                    self.pace.evaluation_seconds = time.monotonic() - begun
+                if received or self.step >= last:
+                    break
+                self.steps_to(min((self.step // interval + 1) * interval, last), received)
+            self._save()
+            self.run.checkpoints.wait()
+        return received[0] if received else None
+
+    def steps_to(self, stop: int, received: Sequence[int] = ()) -> None:
+        """Train to step `stop`, or until a signal was received."""
+        self.pace.start(self.step)
+        for call in one_ahead(self._calls(stop, received)):
+            losses_K = call.read_losses()
+            self.pace.lap(call.steps.stop)
+            self.log.steps(call.steps, losses_K, self.pace)
+            if self.pace.is_known:
+                self._call_length = next_call_length(self._call_length, self.pace.step_seconds)
+            self.step = call.steps.stop
+
+    def _calls(self, stop: int, received: Sequence[int]) -> Iterator[Call]:
+        """Hand the steps up to `stop` to the device, call by call."""
+        draw = partial(self.run.splits.batch, self.recipe.seed, batch_size=self.recipe.batch_size)
+        step = self.step
+        while step < stop and not received:
+            steps = range(step, min(step + self._call_length, stop))
+            yield Call(steps, self.backend.train(*step_inputs(draw, steps, self.recipe)))
+            step = steps.stop
+
+    def _save(self) -> None:
+        self.run.save(self.backend.state(), self.backend.name, self.log.elapsed)
+
+
+def one_ahead(calls: Iterable[Call]) -> Iterator[Call]:
+    """Each call, once the next one has been handed over: the device computes while the host reads losses."""
+    previous = None
+    for call in calls:
+        if previous:
+            yield previous
+        previous = call
+    if previous:
+        yield previous

@@ -1,0 +1,49 @@
+"""The pace of a run: what a step takes, how many steps the next call has, and what is left."""
+
+import time
+
+from nanogpt.backend import MAX_STEPS_PER_CALL
+
+# Target and upper bound for one call: Ctrl-C waits for up to two. Each call allocates its memory anew, which
+# costs a CPU 2 % of a second.
+SECONDS_PER_CALL = 2.5
+
+
+class Pace:
+    """Seconds of a step, on average since the last evaluation, and of the last evaluation."""
+
+    def __init__(self) -> None:
+        self.step_seconds = 0.0
+        self.evaluation_seconds = 0.0
+        self._laps = 0
+
+    @property
+    def is_known(self) -> bool:
+        """False until the second call is done: the first one also compiled."""
+        return self._laps > 1
+
+    def start(self, step: int) -> None:
+        """Begin to measure at `step`."""
+        self._begun, self._first = time.monotonic(), step
+
+    def lap(self, step: int) -> None:
+        """Measure a call that ended at `step`."""
+        self._laps += 1
+        self.step_seconds = (time.monotonic() - self._begun) / (step - self._first)
+        if not self.is_known:
+            self.start(step)
+
+
+def next_call_length(length: int, step_seconds: float) -> int:
+    """Steps of the next call, after one of `length` steps: doubled or halved towards SECONDS_PER_CALL."""
+    if 2 * length * step_seconds < SECONDS_PER_CALL:
+        return min(2 * length, MAX_STEPS_PER_CALL)
+    return length if length * step_seconds <= SECONDS_PER_CALL else max(1, length // 2)
+
+
+def seconds_left(
+    step: int, max_iters: int, eval_interval: int, step_seconds: float, evaluation_seconds: float
+) -> float:
+    """Seconds from `step`, which is not evaluated yet, to the end: of steps and evaluations like the last."""
+    evaluations_left = -(-max_iters // eval_interval) - -(-step // eval_interval) + 1
+    return (max_iters - step) * step_seconds + evaluations_left * evaluation_seconds
