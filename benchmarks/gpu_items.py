@@ -56,7 +56,18 @@ def parity() -> Figures:
     """Exit code and table of the parity suite on this device; without a GPU, of its fast tests."""
     device = "cuda" if has_gpu() else "cpu"
     marks = "not slow" if has_gpu() else "not slow and not thorough"
-    command = [sys.executable, "-m", "pytest", "parity_tests", "-q", "-m", marks, f"--device={device}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "parity_tests",
+        "-q",
+        "-n",
+        "0",
+        "-m",
+        marks,
+        f"--device={device}",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     table = done.stdout[done.stdout.find("quantity  ") :].splitlines()
     return {"exit code": done.returncode, "summary": done.stdout.splitlines()[-1], "table": table}
@@ -114,14 +125,8 @@ def reference_run(name: str, dtype: str) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         flags = [f"--backend={name}", f"--dtype={dtype}", f"--out_dir={folder}/run", "--quiet"]
         if not has_gpu():
-            flags += [
-                "--max_iters=4",
-                "--eval_interval=4",
-                "--batch_size=2",
-                "--block_size=32",
-                "--n_layer=1",
-            ]
-            flags += ["--data=python"]
+            flags += ["--max_iters=4", "--eval_interval=4", "--batch_size=2", "--block_size=32"]
+            flags += ["--n_layer=1", "--data=python"]
         begun = time.perf_counter()
         subprocess.run([sys.executable, "train.py", *flags], cwd=ROOT, check=True)
         seconds = time.perf_counter() - begun

@@ -2,8 +2,8 @@
 
     python -m benchmarks.road --out_dir out/road
 
-Every rung is a run of train.py in a folder of its own, so an interrupted run goes on and a finished run is not
-repeated. road.md and road.svg, in the same folder, compare them.
+Every rung is a run of train.py in a folder of its own, so an interrupted run goes on and a finished run is
+not repeated. road.md and road.svg, in the same folder, compare them.
 """
 
 from dataclasses import dataclass

@@ -24,7 +24,7 @@ KEEP_LATEST = 2
 
 
 class Checkpoints:
-    """The checkpoints in one folder. A writer also clears away what a killed save left behind."""
+    """The checkpoints in one folder. A writer also removes the remains of a killed save."""
 
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         orbax = _orbax()
@@ -99,7 +99,7 @@ class Checkpoints:
         return aside
 
     def wait(self) -> None:
-        """Until every save is on the disk. Raises InputError where one failed."""
+        """Wait until every save is on the disk. Raises InputError where one failed."""
         with told_in_a_line(f"no checkpoint can be written to {self.directory}"):
             self._manager.wait_until_finished()
 
@@ -124,8 +124,8 @@ def _orbax() -> ModuleType:
         jax.config.update("jax_platforms", "cpu")
     import orbax.checkpoint
 
-    # Its warnings are about its own options, and its errors reach us as exceptions too.
+    # Its warnings concern its own options, and its errors reach us as exceptions too.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    # So do those that its asyncio tasks die of, which asyncio would tell again whenever they are collected.
+    # The errors of its asyncio tasks do too; asyncio would repeat them when the tasks are collected.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     return orbax.checkpoint

@@ -22,11 +22,11 @@ class ModelConfig:
     n_embd: int = 128
     """C: channels of the residual stream; a multiple of n_head."""
     dropout: float = 0.1
-    """Share of attention weights and of sublayer outputs dropped while training."""
+    """Share of attention weights and of sublayer outputs dropped in training."""
     bias: bool = False
     """Biases in the linear layers and LayerNorms of the blocks (GPT-2 has them)."""
     activation: Literal["relu", "gelu"] = "relu"
-    """Of the feed-forward network; gelu in its tanh form (GPT-2's)."""
+    """Activation of the feed-forward network; gelu is the tanh form (GPT-2's)."""
     tie_weights: bool = False
     """The head reuses the token embedding (GPT-2 does)."""
 
@@ -50,11 +50,11 @@ class TrainingConfig:
     learning_rate: float = 2e-3
     """Peak, reached after warmup_iters steps."""
     min_lr: float = 2e-4
-    """Where the cosine ends, at max_iters."""
+    """The rate at max_iters, where the cosine ends."""
     warmup_iters: int = 100
     """Steps of linear warm-up."""
     weight_decay: float = 0.1
-    """AdamW's, on matrices alone (no biases, no LayerNorms)."""
+    """AdamW's decay of matrices (not of biases and LayerNorms)."""
     beta1: float = 0.9
     """AdamW's decay of the gradient's mean."""
     beta2: float = 0.99
@@ -66,7 +66,7 @@ class TrainingConfig:
     log_interval: int = 10
     """Steps between lines of the log."""
     seed: int = 1337
-    """Decides every random number: weights, batches, dropout."""
+    """It decides every random number: weights, batches, dropout."""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "max_iters", "batch_size", "eval_interval", "log_interval")
@@ -81,13 +81,13 @@ class TrainingConfig:
             )
 
     def is_evaluated(self, step: int) -> bool:
-        """Whether the model is evaluated at a step: every eval_interval steps, and at the end."""
+        """True every eval_interval steps, and at the end."""
         return step % self.eval_interval == 0 or step == self.max_iters
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where and on what a run works."""
+    """The data, the backend and the device of a run."""
 
     preset: Literal["shakespeare", "quick", "bigram"] = "shakespeare"
     """Named set of defaults: the reference recipe, a few minutes on two CPU cores, or the first step."""
@@ -98,7 +98,7 @@ class RunConfig:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Of the computation; weights stay float32. tf32 lets CUDA's products be of TF32, float32 does not."""
+    """Type of the computation; weights stay float32. tf32 lets CUDA's matmuls use TF32, float32 does not."""
     compile: bool = False
     """torch.compile the blocks of the torch model; jax always compiles."""
 
@@ -138,7 +138,7 @@ def fixed_differences(old: ModelConfig, new: ModelConfig) -> list[str]:
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:
-    """Rate of the update that leads from `step` to `step + 1`: linear warm-up, then a cosine to min_lr."""
+    """Rate of the update from `step` to `step + 1`: linear warm-up, then a cosine to min_lr."""
     if step < config.warmup_iters:
         return config.learning_rate * (step + 1) / config.warmup_iters
     progress = (step - config.warmup_iters) / max(1, config.max_iters - config.warmup_iters)

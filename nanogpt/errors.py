@@ -1,16 +1,16 @@
-"""The one exception for input that a person can mend."""
+"""The exception for input that the user can correct."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class InputError(ValueError):
-    """Bad input, told in one line that says what to change. The front doors print it and exit with 2."""
+    """Bad input, described in one line that says what to change. Commands print it and exit with 2."""
 
 
 @contextmanager
 def told_in_a_line(what: str) -> Iterator[None]:
-    """Whatever a library raises of input that fails it becomes one InputError."""
+    """Turn any exception of a library into an InputError: `what`, then the first line of its message."""
     try:
         yield
     except InputError:

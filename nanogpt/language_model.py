@@ -35,7 +35,7 @@ class LanguageModel:
         return self.backend.logits(self._checked(tokens_BT))
 
     def attention(self, tokens_BT: np.ndarray) -> np.ndarray:
-        """Attention weights `[L, B, H, T, T]`: how much each position looks at each one before it."""
+        """Attention weights `[L, B, H, T, T]` of every layer, head and query."""
         if self.config.n_layer == 0:
             raise InputError("a model with n_layer 0 has no attention")
         return self.backend.attention(self._checked(tokens_BT))

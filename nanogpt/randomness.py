@@ -1,10 +1,16 @@
 """Every random number of a run, as a pure function of (seed, stream, step, position).
 
-Nothing here has a state, so a checkpoint needs no more than (seed, step), and both backends draw the same
-numbers. On the host the words come from Philox (Salmon et al. 2011), whose raw output numpy promises to keep;
-its distributions it does not promise, so the few we need are written here. Dropout needs too many numbers for
-the host: inside the compiled step each twin hashes the position of an element with a key made here. The numpy
-functions below are what both twins must equal, bit for bit.
+The contract: nothing here has a state, so a checkpoint needs no more than (seed, step), and one seed gives both
+backends the same numbers.
+
+    weights_N = normals(1337, "weights/head.kernel", 0, 8320)
+    keys_B2 = dropout_keys(1337, step, np.arange(64))
+    kept_BTC = keep_mask(fold_in(fold_in(keys_B2, layer), site), (256, 128), rate=0.1)
+
+On the host the bits come from Philox (Salmon et al. 2011): numpy promises to keep its raw output, but not its
+distributions, so the few that we need are written here. Dropout needs too many numbers for the host: inside
+the compiled step each twin hashes the position of an element with a key made here. The twins must equal the
+numpy functions `mix`, `fold_in` and `keep_mask` bit for bit.
 """
 
 import hashlib
@@ -13,7 +19,7 @@ import numpy as np
 
 
 def random_bits(seed: int, stream: str, step: int, count: int) -> np.ndarray:
-    """`count` uniform 64-bit words: uint64 `[count]`. A longer row begins with the shorter one."""
+    """Uniform 64-bit numbers: uint64 `[count]`. A longer row begins with the shorter one."""
     stream_id = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little")
     philox = np.random.Philox(
         key=np.array([seed, stream_id], np.uint64), counter=np.array([0, step, 0, 0], np.uint64)
@@ -55,16 +61,16 @@ def dropout_keys(seed: int, step: int, rows_B: np.ndarray) -> np.ndarray:
 
 
 def fold_in(keys_B2: np.ndarray, number: int) -> np.ndarray:
-    """New keys for part `number` of what the keys were for (a layer, then a site): uint32 `[B, 2]`."""
-    # The constant keeps part 0 from being a plain re-mix, part 1 of one level from part 1 of the next.
+    """Keys for part `number` of a model (a layer) or of a layer (a site), from its keys: uint32 `[B, 2]`."""
+    # Without the constant, part 0 would be a plain re-mix, and part 1 of a layer like part 1 of the model.
     return mix(keys_B2 * np.uint32(0x9E3779B1) + np.uint32(number + 1))
 
 
 def keep_mask(keys_B2: np.ndarray, shape: tuple[int, ...], rate: float) -> np.ndarray:
-    """Which elements dropout keeps: bool `[B, *shape]`, each true with probability 1 - rate.
+    """The elements that dropout keeps: bool `[B, *shape]`, each true with probability 1 - rate.
 
-    Two rounds, each with its own half of the key: after one, the masks of two keys would be the same numbers
-    in another order.
+    It hashes twice, each time with its own half of the key: after one round, the masks of two keys would be
+    the same numbers in another order.
     """
     index = np.arange(np.prod(shape, dtype=np.int64)).astype(np.uint32).reshape(1, *shape)
     first_B, second_B = (keys_B2[:, half].reshape(-1, *[1] * len(shape)) for half in range(2))

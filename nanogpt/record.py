@@ -1,4 +1,4 @@
-"""What a run measured at one step: a line of `metrics.jsonl`, and the evaluation that a checkpoint keeps."""
+"""The measurements of one step: a line of `metrics.jsonl`, and the evaluation that a checkpoint keeps."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""How the next token is chosen: the policy, checked once, and the random numbers it consumes.
+"""The choice of the next token: the policy, and the random numbers that it consumes.
 
 Both backends sample by inverse CDF: one uniform number decides each token, so one seed gives one text.
 """
@@ -11,12 +11,12 @@ import numpy as np
 from nanogpt.errors import InputError
 from nanogpt.randomness import uniforms
 
-TOKENS_PER_BLOCK = 16  # generated in one call, and so seen at once
+TOKENS_PER_BLOCK = 16  # generated in one call of the backend, and so shown together
 
 
 @dataclass(frozen=True)
 class SamplingPolicy:
-    """Applied in this order: temperature, top_k, top_p, one draw from what is left."""
+    """Settings of sampling, applied in this order: temperature, top_k, top_p, then one draw."""
 
     temperature: float = 0.8
     """Logits are divided by it; 0 takes the likeliest token."""
@@ -35,7 +35,7 @@ class SamplingPolicy:
 
 
 def token_blocks(count: int, inside: int) -> Iterator[tuple[slice, bool]]:
-    """Cut `count` tokens into blocks, each wholly among the first `inside` (true) or wholly behind them."""
+    """Cut `count` tokens into blocks that lie either among the first `inside` tokens (true) or after them."""
     start = 0
     while start < count:
         is_inside = start < inside
@@ -45,5 +45,5 @@ def token_blocks(count: int, inside: int) -> Iterator[tuple[slice, bool]]:
 
 
 def sampling_uniforms(seed: int, samples: Iterable[int], count: int) -> np.ndarray:
-    """The number that decides each of `count` tokens of each numbered sample: float32 `[B, N]`."""
+    """Uniform numbers that decide `count` tokens of each numbered sample: float32 `[B, N]`."""
     return np.stack([uniforms(seed, "sampling", sample, count) for sample in samples])

@@ -1,20 +1,20 @@
-"""The canonical layout of the weights: what a checkpoint holds and both twins map to and from.
+"""The canonical layout of the weights, which checkpoints hold and both twins convert to and from.
 
-| name                                             | shape   | what it is                            |
+| name                                             | shape   | meaning                               |
 |--------------------------------------------------|---------|---------------------------------------|
 | token_embedding.embedding                        | (V, C)  | a row for each token                  |
 | position_embedding.embedding                     | (T, C)  | a row for each position               |
 | blocks.N.attention_norm.scale, .bias             | (C,)    | LayerNorm before the attention        |
 | blocks.N.attention.query_key_value.kernel, .bias | (C, 3C) | queries, keys, values; heads in order |
-| blocks.N.attention.output.kernel, .bias          | (C, C)  | mixes what the heads found            |
+| blocks.N.attention.output.kernel, .bias          | (C, C)  | mixes the outputs of the heads        |
 | blocks.N.feed_forward_norm.scale, .bias          | (C,)    | LayerNorm before the feed-forward     |
 | blocks.N.feed_forward.expand.kernel, .bias       | (C, F)  | F = 4C                                |
 | blocks.N.feed_forward.contract.kernel, .bias     | (F, C)  | back to the residual stream           |
 | final_norm.scale, .bias                          | (C,)    | LayerNorm before the head             |
 | head.kernel                                      | (C, V)  | absent with tie_weights               |
 
-Kernels are (in, out), a bias has the length of what comes out. Biases are absent unless the configuration's
-`bias` is set; the head has none, and with tie_weights its kernel is the token embedding, transposed.
+Kernels are (in, out), and a bias has the length of the output. Biases are absent unless the configuration's
+`bias` is set. The head has no bias, and with tie_weights its kernel is the token embedding, transposed.
 """
 
 import math
@@ -55,7 +55,10 @@ def weight_shapes(config: ModelConfig) -> Shapes:
 
 
 def initial_weights(config: ModelConfig, seed: int) -> Weights:
-    """GPT-2's start: N(0, 0.02), residual projections over sqrt(2 n_layer), scales 1, biases 0. float32."""
+    """GPT-2's initial weights, in float32: N(0, 0.02), scales 1, biases 0.
+
+    The standard deviation of projections to the residual stream is 0.02 / sqrt(2 n_layer).
+    """
     weights = {}
     for name, shape in weight_shapes(config).items():
         if name.endswith(".scale"):
@@ -71,5 +74,5 @@ def initial_weights(config: ModelConfig, seed: int) -> Weights:
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Weights of a model, embeddings included."""
+    """Number of parameters of a model, with embeddings."""
     return sum(math.prod(shape) for shape in weight_shapes(config).values())

@@ -71,9 +71,9 @@ def _fused(query_BHTD: jax.Array, key_BHSD: jax.Array, value_BHSD: jax.Array) ->
 
 
 def fused_attention_is_right(config: ModelConfig, device: str, dtype: jnp.dtype) -> bool:
-    """Whether cuDNN's kernel runs here, equals the definition, and lets no position see a later one.
+    """True if cuDNN's kernel runs here, equals the definition, and lets no position see a later one.
 
-    If it does not, a line on standard error says why the definition computes instead.
+    Otherwise a line on standard error says why the definition computes instead.
     """
     # Differs from torch: cuDNN's kernel is for half precision on CUDA alone.
     if device != "cuda" or dtype != jnp.bfloat16:

@@ -35,7 +35,8 @@ def restrict(logits_BV: Tensor, policy: SamplingPolicy) -> Tensor:
         probabilities_BV = F.softmax(sorted_BV, dim=-1)
         before_BV = probabilities_BV.cumsum(-1) - probabilities_BV
         count_B1 = (before_BV < policy.top_p).sum(-1, keepdim=True).clip(min=1)
-        least_B1 = torch.take_along_dim(sorted_BV, count_B1 - 1, dim=-1)
+        # Differs from jax: take_along_dim has no MPS kernel.
+        least_B1 = sorted_BV.gather(-1, count_B1 - 1)
         logits_BV = torch.where(logits_BV < least_B1, -math.inf, logits_BV)
     return logits_BV
 

@@ -70,10 +70,10 @@ def _fused(query_BHTD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fused_attention_is_right(config: ModelConfig, device: str, dtype: torch.dtype) -> bool:
-    """Whether the fused kernel runs here, equals the definition, and lets no position see a later one.
+    """True if the fused kernel runs here, equals the definition, and lets no position see a later one.
 
-    On MPS it once let them, in half precision (pytorch#195910). If it does not, a line on standard error says
-    why the definition computes instead.
+    On MPS it once let them, in half precision (pytorch#195910). Otherwise a line on standard error says why the
+    definition computes instead.
     """
     T, D = config.block_size, config.n_embd // config.n_head
     query, key, value = (
@@ -126,7 +126,7 @@ class CompiledBlock(Block):
 
 
 def onednn_is_faster() -> bool:
-    """Whether this CPU is of the kind where `OneDnnLinear` gains."""
+    """True on the kind of CPU where `OneDnnLinear` gains."""
     # Differs from jax: torch has two matmul libraries for CPUs, and chooses MKL's by itself.
     return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 

@@ -13,8 +13,8 @@ def main() -> int:
     names = ("jax", "flax", "optax", "torch", "numpy")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     print(f"{platform.platform()}, Python {platform.python_version()}, {versions}", flush=True)
-    # Of two -m the last one counts, so a user's own wins.
-    suite = [str(Path(__file__).parent), "-q", "-m", "not slow and not thorough"]
+    # The last -m counts, so a user's own wins. Workers would share one card and its memory: there are none.
+    suite = [str(Path(__file__).parent), "-q", "-n", "0", "-m", "not slow and not thorough"]
     code = pytest.main([*suite, *sys.argv[1:]])
     print(
         "verdict: the twins are one model here" if code == 0 else "verdict: the twins DIFFER here, see above"

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from parity_tests.report import Report
 from parity_tests.tolerances import TOLERANCES
-from parity_tests.twins import Report
 
 REPORT = pytest.StashKey[Report]()
 

@@ -53,7 +53,7 @@ class Curves:
     """Train the default recipe six times, and compare."""
 
     steps: int = 1_000
-    """Of each run, at the schedule of the whole recipe."""
+    """Steps of each run, at the schedule of the whole recipe."""
     batch_size: int = 64
     """The recipe's own; 16 takes a quarter of the time."""
     data: str = "shakespeare"
@@ -61,12 +61,12 @@ class Curves:
     device: str = "cpu"
     """cpu, cuda or mps."""
     out_dir: Path = Path("out/curves")
-    """Where the runs, curves.json and curves.svg go."""
+    """Folder for the runs, curves.json and curves.svg."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained."""
+    """The model, its data and its schedule."""
 
     model: ModelConfig
     training: TrainingConfig
@@ -121,12 +121,12 @@ def gap(losses: Losses, pair: tuple[str, str], steps: slice = slice(-1)) -> floa
 
 
 def limit(losses: Losses) -> float:
-    """What rounding alone accounts for: twice the gap of the backend that strays less from itself."""
+    """The gap that rounding accounts for: twice that of the backend that strays less from itself."""
     return 2 * min(gap(losses, control) for control in CONTROLS)
 
 
 def kept(file: Path, make: Callable[[], Any]) -> Any:
-    """What a JSON file holds; made and written first if there is none."""
+    """The content of a JSON file, which is made and written first if there is none."""
     if not file.exists():
         part = file.with_suffix(".part")
         part.write_text(json.dumps(make()))

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 FILES = ("model", "dropout", "cache", "kernels", "optimizer", "generation", "backend")
 PREFIXES = {"jax", "jnp", "nnx", "lax", "optax", "torch", "nn", "F"}
 DROPPED = {"rngs", "device"}
-# What torch calls it, and what JAX calls it.
+# Torch's word, and JAX's word for the same.
 WORDS = {
     "forward": "__call__",
     "Tensor": "Array",
@@ -31,7 +31,6 @@ WORDS = {
     "to": "astype",
     "dim": "axis",
     "keepdim": "keepdims",
-    "take_along_dim": "take_along_axis",
     "topk": "top_k",
 }
 
@@ -60,7 +59,7 @@ class Hunk:
 
     @property
     def is_explained(self) -> bool:
-        """Whether every line of one twin has its comment: that explains the lines in their place, too."""
+        """True if every line of one twin has its comment: that explains the lines in their place, too."""
         return any(side and all(line.reasons for line in side) for side in (self.jax, self.torch))
 
     def __str__(self) -> str:
@@ -171,7 +170,7 @@ def sources(name: str) -> tuple[str, str]:
 
 
 def size(name: str) -> str:
-    """How much of a file differs, in a sentence."""
+    """The share of a file that differs, in a sentence."""
     found = hunks(*sources(name))
     totals = [len(list(lines_of(source))) for source in sources(name)]
     counts = [sum(len(hunk.jax) for hunk in found), sum(len(hunk.torch) for hunk in found)]

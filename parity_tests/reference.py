@@ -97,7 +97,7 @@ def dropout(
 
 
 def kept(key: np.ndarray, layer: int, site: int, count: int, rate: float) -> np.ndarray:
-    """Which of the `count` elements of a row dropout keeps: bool `[count]`, from the row's key `[2]`.
+    """The elements of a row that dropout keeps: bool `[count]`, from the row's key `[2]`.
 
     Both halves of the key are folded with the layer, then with the site; each element's index is hashed with
     the first half, then with the second, and kept if the hash as a signed number reaches rate * 2^32 - 2^31.

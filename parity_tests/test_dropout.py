@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -14,13 +15,29 @@ import nanogpt_torch.dropout
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.randomness import dropout_keys, fold_in, keep_mask
 from nanogpt.state import TrainingState
-from parity_tests.twins import Report, Twins, thorough_except
+from parity_tests.report import Report
+from parity_tests.twins import Twins, thorough_except
 
 # Windows long enough for attention in chunks.
 CONFIG = ModelConfig(vocab_size=11, block_size=40, n_layer=2, n_head=2, n_embd=8, dropout=0.3)
 TRAINING = TrainingConfig(batch_size=6)
 STEPS, FIRST = 3, 40
 Masks = dict[tuple[int, int], np.ndarray]  # flat, by key: 1 kept, 0 dropped, -1 never asked for
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.2, 0.5, 0.99])
+def test_masks_are_the_same_bits(rate: float, device: str) -> None:
+    keys_B2 = dropout_keys(1337, 12345, np.array([0, 5, 2**31]))
+    shape = (4, 33, 33)
+    expected = keep_mask(fold_in(fold_in(keys_B2, 3), 1), shape, rate)
+    of_jax = nanogpt_jax.dropout.fold_in(nanogpt_jax.dropout.fold_in(jnp.asarray(keys_B2), 3), 1)
+    jax_index = nanogpt_jax.dropout.positions(shape)
+    np.testing.assert_array_equal(nanogpt_jax.dropout.keep_mask(of_jax, jax_index, rate), expected)
+    on_device = torch.from_numpy(keys_B2.view(np.int32)).to(device)
+    of_torch = nanogpt_torch.dropout.fold_in(nanogpt_torch.dropout.fold_in(on_device, 3), 1)
+    index = nanogpt_torch.dropout.positions(shape, on_device.device)
+    mask = nanogpt_torch.dropout.keep_mask(of_torch, index, rate)
+    np.testing.assert_array_equal(mask.cpu().numpy(), expected)
 
 
 def expected_masks() -> Masks:

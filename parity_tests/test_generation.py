@@ -6,8 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import nanogpt_jax.backend
 import nanogpt_jax.dropout
@@ -17,10 +15,10 @@ import nanogpt_torch.dropout
 import nanogpt_torch.generation
 from nanogpt.backend import Backend
 from nanogpt.config import ModelConfig
-from nanogpt.randomness import dropout_keys, fold_in, keep_mask, normals
 from nanogpt.sampling import SamplingPolicy, sampling_uniforms, token_blocks
 from parity_tests.reference import softmax
-from parity_tests.twins import Report, Twins, thorough_except
+from parity_tests.report import Report
+from parity_tests.twins import Twins, thorough_except
 
 EDGE = 1e-5  # as near as this to another choice, rounding may take it
 CONFIG = ModelConfig(vocab_size=40, block_size=16, n_layer=2, n_embd=32, dropout=0)
@@ -32,21 +30,6 @@ POLICIES = {
     "both": SamplingPolicy(1.0, top_k=10, top_p=0.9),
     "one": SamplingPolicy(1.0, top_k=1),
 }
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.2, 0.5, 0.99])
-def test_masks_are_the_same_bits(rate: float, device: str) -> None:
-    keys_B2 = dropout_keys(1337, 12345, np.array([0, 5, 2**31]))
-    shape = (4, 33, 33)
-    expected = keep_mask(fold_in(fold_in(keys_B2, 3), 1), shape, rate)
-    of_jax = nanogpt_jax.dropout.fold_in(nanogpt_jax.dropout.fold_in(jnp.asarray(keys_B2), 3), 1)
-    jax_index = nanogpt_jax.dropout.positions(shape)
-    np.testing.assert_array_equal(nanogpt_jax.dropout.keep_mask(of_jax, jax_index, rate), expected)
-    on_device = torch.from_numpy(keys_B2.view(np.int32)).to(device)
-    of_torch = nanogpt_torch.dropout.fold_in(nanogpt_torch.dropout.fold_in(on_device, 3), 1)
-    index = nanogpt_torch.dropout.positions(shape, on_device.device)
-    mask = nanogpt_torch.dropout.keep_mask(of_torch, index, rate)
-    np.testing.assert_array_equal(mask.cpu().numpy(), expected)
 
 
 def text_of(
@@ -99,7 +82,7 @@ def judge(
 
 
 def distances(chances: tuple[np.ndarray, np.ndarray], uniform_B: np.ndarray) -> np.ndarray:
-    """How far each choice is from another: the next edge of the CDF, or the policy's margin: `[B]`."""
+    """The distance of each choice from another: the next edge of the CDF, or the policy's margin: `[B]`."""
     cdf_BV, margin_B = chances
     inner_BV = np.where((cdf_BV > 0) & (cdf_BV < 1 - 1e-12), cdf_BV, np.inf)
     return np.minimum(np.abs(inner_BV - uniform_B[:, None]).min(-1), margin_B)
@@ -129,7 +112,7 @@ def test_one_seed_gives_one_text(name: str, device: str, monkeypatch: pytest.Mon
 
 @pytest.mark.thorough
 def test_texts_differ_only_at_an_edge(device: str, report: Report) -> None:
-    """Of 100,000 tokens, each decided by one random number, how many can rounding decide otherwise?"""
+    """Rounding can decide otherwise for few of 100,000 tokens, each decided by one random number."""
     config = ModelConfig(vocab_size=65, block_size=251, n_layer=2, n_embd=32, dropout=0)
     policy, B, N = SamplingPolicy(0.8), 400, 250
     twins = Twins.of(config, None, device)
@@ -176,62 +159,18 @@ def test_logits_with_the_cache_are_those_without(backend: str, device: str, repo
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_bfloat16_writes_a_text(backend: str, device: str) -> None:
-    twins = Twins.of(CONFIG, None, device)
-    of: Any = getattr(twins, backend)
-    model = type(of)(CONFIG, None, twins.initial, device=of.device, dtype="bfloat16")
-    text_BN = text_of(model, twins.tokens(2, 3), sampling_uniforms(1, range(2), 30), SamplingPolicy())
-    assert text_BN.shape == (2, 30)
-    assert (text_BN >= 0).all()
-    assert (text_BN < CONFIG.vocab_size).all()
-    assert len(np.unique(text_BN)) > 5
+def test_bfloat16_writes_what_its_logits_say(backend: str, device: str) -> None:
+    """Each token is the judge's choice from the logits in bfloat16, unless rounding could decide otherwise.
 
-
-def chosen_by(
-    backend: str, logits_BV: np.ndarray, uniform_B: np.ndarray, policy: SamplingPolicy
-) -> np.ndarray:
-    if backend == "jax":
-        choose = nanogpt_jax.generation.choose_token
-        return np.asarray(choose(jnp.asarray(logits_BV), jnp.asarray(uniform_B), policy))
-    choose_token = nanogpt_torch.generation.choose_token
-    return choose_token(torch.from_numpy(logits_BV), torch.from_numpy(uniform_B), policy).numpy()
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_choices_follow_the_probabilities(backend: str) -> None:
-    logits_V = normals(1, "logits", 0, 12)
-    uniform_B = ((np.arange(20_000) + 0.5) / 20_000).astype(np.float32)
-    logits_BV = np.repeat(logits_V[None], len(uniform_B), axis=0)
-    order = np.argsort(-logits_V)
-    probabilities_V = np.exp(logits_V) / np.exp(logits_V).sum()
-    kept = {
-        SamplingPolicy(1.0): order,
-        SamplingPolicy(1.0, top_k=3): order[:3],
-        SamplingPolicy(1.0, top_p=0.6): order[: 1 + int((probabilities_V[order].cumsum() < 0.6).sum())],
-    }
-    for policy, tokens in kept.items():
-        expected_V = np.zeros(12)
-        expected_V[tokens] = probabilities_V[tokens] / probabilities_V[tokens].sum()
-        counts_V = np.bincount(chosen_by(backend, logits_BV, uniform_B, policy), minlength=12)
-        np.testing.assert_allclose(counts_V / len(uniform_B), expected_V, atol=2e-4)
-    greedy = chosen_by(backend, logits_BV[:1], uniform_B[:1], SamplingPolicy(0.0))
-    assert greedy.tolist() == [order[0]]
-
-
-@pytest.mark.thorough
-@settings(max_examples=50, deadline=None)
-@given(
-    logits=st.lists(st.sampled_from([-np.inf, -80.0, -1.0, 0.0, 0.0, 3.0]), min_size=6, max_size=6),
-    uniform=st.sampled_from([0.0, 0.25, 0.5, float(np.float32(1 - 2**-24))]),
-    top_k=st.none() | st.integers(1, 8),
-    top_p=st.none() | st.floats(0.01, 1.0),
-)
-def test_an_impossible_token_is_never_chosen(
-    logits: list[float], uniform: float, top_k: int | None, top_p: float | None
-) -> None:
-    logits_BV = np.array([[*logits, 1.0, -np.inf]], np.float32)
-    policy, uniform_B = SamplingPolicy(1.0, top_k, top_p), np.array([uniform], np.float32)
-    (of_jax,), (of_torch,) = (chosen_by(b, logits_BV, uniform_B, policy) for b in ("jax", "torch"))
-    assert of_jax == of_torch
-    assert logits_BV[0, of_jax] > -np.inf
+    The cache and the whole window round differently: tokens that the judge would not choose lay within 0.005
+    of an edge. A sampler that ignores the logits is right once in 40 tokens.
+    """
+    twins = Twins.of(CONFIG, None, device, dtype="bfloat16")
+    model = getattr(twins, backend)
+    prompt_BT, uniforms_BN = twins.tokens(8, 3), sampling_uniforms(1, range(8), 30)
+    for policy in (SamplingPolicy(0.0), SamplingPolicy(0.3)):
+        text_BN = text_of(model, prompt_BT, uniforms_BN, policy)
+        right, distance = judge(model, prompt_BT, text_BN, uniforms_BN, policy)
+        assert right[distance > 0.03].all()
+        assert (distance > 0.03).mean() > 0.5, "most tokens are near an edge: take another seed"
+        assert right.mean() > 0.9

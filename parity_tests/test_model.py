@@ -7,16 +7,8 @@ import pytest
 
 from nanogpt.config import ModelConfig, TrainingConfig
 from parity_tests import reference
-from parity_tests.twins import (
-    KernelsName,
-    Report,
-    Twins,
-    backend_of,
-    compare_models,
-    random_tokens,
-    relative_error,
-    thorough_except,
-)
+from parity_tests.report import KernelsName, Report, relative_error
+from parity_tests.twins import Twins, backend_of, compare_models, random_tokens, thorough_except
 
 CONFIGS = {
     "default": ModelConfig(vocab_size=65, dropout=0),

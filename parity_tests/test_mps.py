@@ -152,7 +152,7 @@ def test_every_operation_has_an_mps_kernel(
     assert {"_fused_adamw_", "bitwise_xor_.Tensor", "bmm", "cumsum"} <= recorder.operations
     assert attention_inputs
     assert all(x.is_contiguous() for x in attention_inputs)
-    # Where no gradient is needed, MPS has a kernel of its own.
+    # MPS has a kernel of its own for it, where no gradient is needed.
     assert "MPS" in kernels()["_scaled_dot_product_attention_math_for_mps"]
 
 

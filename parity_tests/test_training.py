@@ -9,7 +9,8 @@ from nanogpt.config import ModelConfig, TrainingConfig, learning_rate_at
 from nanogpt.state import TrainingState
 from nanogpt.training.batches import StepInputs, step_inputs
 from parity_tests import reference
-from parity_tests.twins import Report, Twins, batch_off_the_kink, compare_states, thorough_except
+from parity_tests.report import Report
+from parity_tests.twins import Twins, batch_off_the_kink, compare_states, thorough_except
 
 TRAINING = TrainingConfig(batch_size=6, learning_rate=1e-3, warmup_iters=5, max_iters=100)
 CONFIGS = {

@@ -1,6 +1,7 @@
-"""Texts and runs that the tests make for themselves: no corpus and no network is needed."""
+"""The tests make their texts and runs themselves: they need no corpus and no network."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,16 @@ import pytest
 from nanogpt.cli.train import train_main
 from nanogpt.randomness import random_bits
 
+ROOT = Path(__file__).parents[1]
 BACKENDS = ["jax", "torch"]
 
 Train = Callable[..., int]
+Finished = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5,000 characters with some structure: words of a small language, in lines."""
+    """Write 6,547 characters with some structure: words of a small language, in lines."""
     vocabulary = ["the", "king", "speaks", "ROMEO:", "and", "to", "night,", "o'er", "sleep."]
     picks = random_bits(11, "corpus", 0, 1_200) % len(vocabulary)
     text = "\n".join(" ".join(vocabulary[i] for i in row) for row in picks.reshape(-1, 6))
@@ -34,7 +37,7 @@ def _no_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def train(text_file: Path) -> Train:
-    """`train.py` on a tiny model, in this process: returns its exit code."""
+    """Run `train.py` on a tiny model, in this process: the function returns its exit code."""
 
     def run(out_dir: Path | str, *flags: str) -> int:
         return train_main([f"--out_dir={out_dir}", *tiny_flags(text_file), *flags])
@@ -50,14 +53,26 @@ def tiny_flags(text_file: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
-    """A run of 20 steps, trained with torch. Not to be written to."""
-    out_dir = tmp_path_factory.mktemp("finished") / "run"
-    assert train_main([f"--out_dir={out_dir}", *tiny_flags(text_file), "--backend=torch", "--quiet"]) == 0
-    return out_dir
+def finished(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Finished:
+    """Train a run of each backend and further flags once: several tests read it, none may write to it."""
+
+    @cache
+    def run(backend: str, *flags: str) -> Path:
+        out_dir = tmp_path_factory.mktemp("finished") / "run"
+        flags = (f"--out_dir={out_dir}", *tiny_flags(text_file), f"--backend={backend}", *flags, "--quiet")
+        assert train_main(list(flags)) == 0
+        return out_dir
+
+    return run
 
 
-# What a page must show as it stands: markup, both directions of writing, blanks and separators of all kinds.
+@pytest.fixture(scope="session")
+def finished_run(finished: Finished) -> Path:
+    """Train 20 steps with torch. No test may write to this run."""
+    return finished("torch")
+
+
+# A page must show this as it stands: markup, both directions of writing, blanks and separators of all kinds.
 STRANGE = (
     "</script><img src=x onerror=alert(1)><!--\t\u05e9\u05dc\u05d5\u05dd &amp;"
     "\u202e\u2028\u00a0\r\n\U0001f600'\"{{}}"
@@ -66,7 +81,7 @@ STRANGE = (
 
 @pytest.fixture(scope="session")
 def strange_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 10 steps on STRANGE again and again, 4 heads that see 80 characters. Not to be written to."""
+    """Train 4 heads that see 80 characters on STRANGE again and again. No test may write to this run."""
     folder = tmp_path_factory.mktemp("strange")
     (folder / "text.txt").write_text(STRANGE * 40, encoding="utf-8", newline="")
     flags = [*tiny_flags(folder / "text.txt"), "--block_size=80", "--n_layer=2", "--max_iters=10"]

@@ -1,4 +1,4 @@
-"""Which twin suits which machine, and what is said where a card lies idle."""
+"""Each machine gets the twin that suits it, and a card that lies idle is mentioned."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What was saved comes back to the last bit, or is refused."""
+"""A checkpoint comes back to the last bit, or is refused."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_a_step_is_saved_once(tmp_path: Path) -> None:
 
 
 def read_or_refused(checkpoints: Checkpoints, step: int, expected: dict[str, np.ndarray]) -> str | None:
-    """Why a checkpoint was refused; one that was not must hold exactly what was saved."""
+    """Tell why a checkpoint was refused; one that was not must hold exactly what was saved."""
     try:
         state, _ = checkpoints.restore(step)
     except InputError as error:
@@ -75,7 +75,7 @@ def read_or_refused(checkpoints: Checkpoints, step: int, expected: dict[str, np.
     return None
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Orbax's event loop
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # It is Orbax's.
 def test_every_damaged_file_is_noticed(tmp_path: Path) -> None:
     """Flip one bit in the middle of each file of a checkpoint, then cut each short."""
     checkpoints = saved(tmp_path, {3: 1.0})
@@ -150,10 +150,10 @@ def test_a_state_is_a_copy_that_training_leaves_alone(name: str) -> None:
         backend.train(*batch)()
     assert_same_weights(state.weights, copies[0])
     assert_same_weights(state.first_moment, copies[1])
-    # Nor is what was loaded written to, although training reuses its memory.
+    # Training does not write to the state it was given either, although it reuses memory.
     assert_same_weights(initial.weights, TrainingState.initial(CONFIG, 0).weights)
     assert not any(moment.any() for moment in initial.first_moment.values())
-    # Nor does what a caller does to the state reach the model.
+    # A caller who writes to a state does not reach the model.
     logits = backend.logits(np.ones((1, 4), np.int32))
     for array in backend.state().weights.values():
         array[...] = 0

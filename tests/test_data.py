@@ -1,4 +1,4 @@
-"""Text is read as it is, what is no text is refused, and every token is predicted once."""
+"""Text is read unchanged, files that are not text are refused, and every token is predicted once."""
 
 import functools
 import http.server
@@ -50,7 +50,7 @@ def test_every_training_window_can_be_drawn() -> None:
     assert len(firsts) == 20, "each of the 20 different windows of the cyclic text"
 
 
-def test_windows_line_ends_and_folders_are_read_as_they_are(tmp_path: Path) -> None:
+def test_windows_line_ends_and_folders_are_read_unchanged(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     (tmp_path / "text/b.txt").write_bytes(b"two\r\n")
     (tmp_path / "text/a.txt").write_bytes("eins \u00e4\n".encode())
@@ -63,10 +63,10 @@ def test_windows_line_ends_and_folders_are_read_as_they_are(tmp_path: Path) -> N
     [
         (b"", "is empty"),
         (b"abc\x00def", "is a binary file: byte 3 is NUL"),
-        (b"abc\xff\xfe", "is no UTF-8 text .byte 3 does not fit"),
+        (b"abc\xff\xfe", "is not UTF-8 text .byte 3 is invalid"),
     ],
 )
-def test_what_is_no_text_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(content: bytes, message: str, tmp_path: Path) -> None:
     file = tmp_path / "file.txt"
     file.write_bytes(content)
     with pytest.raises(InputError, match=message):
@@ -96,7 +96,7 @@ def test_python_is_a_million_characters_found_without_a_network() -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """A web server on this machine for what lies in tmp_path/web."""
+    """A local web server for the files in tmp_path/web."""
     (tmp_path / "web").mkdir()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
     handler.log_message = lambda *_: None  # type: ignore[attr-defined]
@@ -112,10 +112,10 @@ def test_shakespeare_is_downloaded_once_and_checked(
     web, cache = tmp_path / "web/shakespeare.txt", tmp_path / "no-data"
     monkeypatch.setattr(corpus, "SHAKESPEARE_URL", server)
 
-    with pytest.raises(InputError, match="can't be fetched"):
+    with pytest.raises(InputError, match="can't be downloaded"):
         load_corpus("shakespeare")
     web.write_text("not Shakespeare")
-    with pytest.raises(InputError, match="did not send the file that was expected"):
+    with pytest.raises(InputError, match="did not send the expected file"):
         load_corpus("shakespeare")
     assert not cache.exists() or not any(cache.iterdir()), "a failed download leaves nothing behind"
     assert load_corpus("auto").name == "python"

@@ -1,4 +1,4 @@
-"""MFU is measured against the card at hand, or not at all."""
+"""MFU is relative to the peak of the card in use, and None for an unknown card."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from nanogpt.training.hardware import flops_per_token, model_flops_utilization
 GPT2 = ModelConfig(50304, 1024, 12, 12, 768, bias=True, activation="gelu", tie_weights=True)
 
 
-def test_gpt2_takes_what_nanogpt_counts() -> None:
-    """nanoGPT's estimate for 124M parameters at block 1024: 855 million operations a token."""
+def test_gpt2_takes_the_flops_that_nanogpt_counts() -> None:
+    """nanoGPT's estimate for 124M parameters at block 1024 is 855 million FLOPs per token."""
     assert flops_per_token(GPT2) == pytest.approx(855e6, rel=1e-2)
 
 

@@ -1,6 +1,5 @@
-"""Who may import whom: read from the sources, and seen in a fresh interpreter."""
+"""The core imports no framework, and no twin imports the other: sources and fresh interpreters show it."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -8,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT
+from tests.sources import imported
+
 FRAMEWORKS = {"jax", "flax", "optax", "torch", "orbax"}
 ALLOWED = {
     "nanogpt": set(),
@@ -20,25 +21,81 @@ ALLOWED = {
 }
 
 
-def imports(file: Path, *, at_import_time: bool) -> set[str]:
-    """Top-level packages that a file imports, anywhere or as soon as it is imported itself."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    nodes = list(tree.body if at_import_time else ast.walk(tree))
-    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
-    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+def packages(file: Path, *, everywhere: bool) -> set[str]:
+    """List the top-level packages that a file imports, anywhere or as soon as it is imported itself."""
+    names = imported(file.read_text(encoding="utf-8"), everywhere=everywhere)
     return {name.split(".")[0] for name in names}
+
+
+SOURCE = """
+from typing import TYPE_CHECKING
+import a.b
+try:
+    import in_try
+except ImportError:
+    import in_except
+else:
+    import in_else
+finally:
+    import in_finally
+if a:
+    import in_if
+elif b:
+    from in_elif import x
+else:
+    import in_if_else
+if TYPE_CHECKING:
+    import for_types
+    if a:
+        import deeper_for_types
+else:
+    import not_for_types
+class A:
+    import in_class
+    def method(self):
+        import in_method
+with a:
+    for i in a:
+        while b:
+            import in_loops
+match a:
+    case 1:
+        import in_case
+def f():
+    import in_function
+    class B:
+        import in_class_of_function
+async def g():
+    import in_async
+"""
+LATER = {"in_method", "in_function", "in_class_of_function", "in_async"}
+TYPES = {"for_types", "deeper_for_types"}
+NOW = {
+    *("typing", "a", "in_try", "in_except", "in_else", "in_finally", "in_if", "in_elif", "in_if_else"),
+    *("not_for_types", "in_class", "in_loops", "in_case"),
+}
+
+
+@pytest.mark.parametrize(("everywhere", "expected"), [(False, NOW), (True, NOW | LATER | TYPES)])
+def test_imports_are_found_wherever_they_stand(everywhere: bool, expected: set[str], tmp_path: Path) -> None:
+    (tmp_path / "source.py").write_text(SOURCE)
+    assert packages(tmp_path / "source.py", everywhere=everywhere) == expected
+    assert imported("try: import jax\nexcept ImportError: pass", everywhere=False) == ["jax"]
+    assert imported("from a import b, c", everywhere=everywhere) == ["a", "a.b", "a.c"]
 
 
 @pytest.mark.parametrize("place", ALLOWED)
 def test_sources_keep_the_import_rules(place: str) -> None:
     path = ROOT / place
     ours = FRAMEWORKS | {"nanogpt_jax", "nanogpt_torch", "parity_tests"}
-    for file in [path] if path.is_file() else path.glob("**/*.py"):
-        assert imports(file, at_import_time=True) & ours <= ALLOWED[place], file
+    files = [path] if path.is_file() else list(path.glob("**/*.py"))
+    assert files
+    for file in files:
+        assert packages(file, everywhere=False) & ours <= ALLOWED[place], file
         if place.startswith("nanogpt_"):
-            assert imports(file, at_import_time=False) & ours <= ALLOWED[place], file
+            assert packages(file, everywhere=True) & ours <= ALLOWED[place], file
     for file in (ROOT / "train.py", ROOT / "sample.py", ROOT / "visualize.py"):
-        assert imports(file, at_import_time=False) == {"sys", "nanogpt"}
+        assert packages(file, everywhere=True) == {"sys", "nanogpt"}
 
 
 def modules_after(code: str, out_dir: Path) -> set[str]:
@@ -51,10 +108,15 @@ def modules_after(code: str, out_dir: Path) -> set[str]:
 
 
 def test_the_core_loads_no_framework(finished_run: Path) -> None:
-    loaded = modules_after("import nanogpt, nanogpt.cli, nanogpt.huggingface", finished_run)
+    loaded = modules_after("import nanogpt, nanogpt.cli.train, nanogpt.huggingface", finished_run)
     others = {"nanogpt_jax", "nanogpt_torch", "safetensors", "tensorboard", "tokenizers", "transformers"}
     assert not loaded & (FRAMEWORKS | others)
     assert not loaded & {"nanogpt.page", "webbrowser"}
+
+
+def test_the_doors_of_a_reader_load_no_page_before_they_need_it(finished_run: Path) -> None:
+    loaded = modules_after("import nanogpt.cli.sample, nanogpt.cli.visualize", finished_run)
+    assert not loaded & (FRAMEWORKS | {"nanogpt.page", "webbrowser"})
 
 
 LOAD = "import os, nanogpt; m = nanogpt.load(os.environ['OUT_DIR'], backend='{}'); m.generate(max_tokens=2)"

@@ -79,7 +79,7 @@ def test_masks_of_seeds_steps_sites_and_rows_are_independent() -> None:
     signs = np.array(masks, np.float32) * 2 - 1
     correlations = signs @ signs.T / 4096 - np.eye(len(signs))
     pairs = len(signs) * (len(signs) - 1) / 2
-    # Of so many independent pairs the largest lies near sqrt(2 ln pairs) deviations.
+    # The largest of so many independent pairs lies near sqrt(2 ln pairs) deviations.
     assert np.abs(correlations).max() < (np.sqrt(2 * np.log(pairs)) + 1.5) / np.sqrt(4096)
     for shift in (1, 2, 16, 64, 256):
         shifted = (signs[:, shift:] * signs[:, :-shift]).mean(1)

@@ -1,16 +1,21 @@
-"""What the README shows works as it stands there."""
+"""The README and the docs are true: their examples run, their files and links exist, they quote exactly."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from nanogpt.config import ModelConfig
 from nanogpt.weights import count_parameters
+from parity_tests.diff import hunks, lines_of, sources
 from tests.conftest import Train
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+README = TEXTS["README.md"]
 
 
 def test_the_python_examples_run(train: Train, tmp_path: Path) -> None:
@@ -23,35 +28,44 @@ def test_the_python_examples_run(train: Train, tmp_path: Path) -> None:
     assert done.stdout.startswith("ROMEO: ")
 
 
-def test_every_flag_that_is_named_exists() -> None:
-    help_text = " ".join(
-        subprocess.run([sys.executable, *door, "--help"], cwd=ROOT, capture_output=True, text=True).stdout
-        for door in (
-            *(["train.py"], ["sample.py"], ["visualize.py"]),
-            *(["-m", "benchmarks"], ["-m", "parity_tests.curves"]),
-            *(["-m", "nanogpt.huggingface", command] for command in ("export", "import")),
-        )
-    )
-    for flag in set(re.findall(r"(?<![\w-])--[a-z_]+", README)):
-        assert flag in help_text, flag
-
-
-def test_the_file_tree_names_every_file() -> None:
-    tree = re.search(r"## Where things are\n\n```\n(.*?)```", README, flags=re.S)
-    assert tree
-    for file in [*ROOT.glob("*.py"), *ROOT.glob("nanogpt*/*.py")]:
-        if file.name not in ("__init__.py", "conftest.py", "errors.py", "version.py"):
-            assert file.name in tree[1], file
-    for name in re.findall(r"\w+\.py", tree[1]):
+def test_the_file_tree_names_every_file_and_room() -> None:
+    (tree,) = re.findall(r"```\n(train\.py.*?)```", README, flags=re.S)
+    words = set(re.findall(r"[\w.]+", tree))
+    rooms = {file.parent.name for file in ROOT.glob("nanogpt/*/*.py")}
+    core = {file.stem for file in ROOT.glob("nanogpt/*.py")} - {"__init__", "errors", "version"}
+    others = {file.name for place in (".", "nanogpt_jax") for file in (ROOT / place).glob("*.py")}
+    assert rooms | core | (others - {"__init__.py", "conftest.py"}) <= words
+    for name in words & {word for word in words if word.endswith(".py")}:
         assert list(ROOT.glob(f"**/{name}")), name
 
 
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_to_files(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXTS[page]):
+        assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
+
+
 def test_the_folder_of_a_run_is_as_it_is_shown(finished_run: Path) -> None:
-    listing = re.search(r"\nout/shakespeare/\n(.*?)```", README, flags=re.S)
-    assert listing
-    named = re.findall(r"^    ([\w.]+)/? ", listing[1], flags=re.M)
+    (listing,) = re.findall(r"\nout/shakespeare/\n(.*?)```", TEXTS["docs/runs.md"], flags=re.S)
+    named = re.findall(r"^    ([\w.]+)/? ", listing, flags=re.M)
     assert sorted(named) == sorted(file.name for file in finished_run.iterdir())
 
 
-def test_the_number_of_parameters_is_true() -> None:
-    assert f"{count_parameters(ModelConfig()):,} parameters" in README
+def test_numbers_that_follow_from_the_code_are_true() -> None:
+    same, total = re.findall(r"(\d+) of (\d+) statements are the same", README.replace("\n", " "))[0]
+    differing = sum(len(hunk.jax) for hunk in hunks(*sources("model")))
+    lines = len(list(lines_of(sources("model")[0])))
+    assert (int(same), int(total)) == (lines - differing, lines)
+    assert f"{count_parameters(ModelConfig()):,}\nparameters" in README
+
+
+def test_the_twin_rows_quote_the_twins() -> None:
+    form = r"^\| [\w ]+ \| `([^|]*)` \| (?:`([^|]*)`|the same line) \|$"
+    rows = re.findall(form, README, flags=re.M)
+    assert len(rows) >= 5
+    for quotes in rows:
+        jax, torch = quotes[0], quotes[1] or quotes[0]
+        for quote, source in zip((jax, torch), sources("model"), strict=True):
+            # However the lines are broken.
+            for part in re.sub(r"\s", "", quote).split("..."):
+                assert part.strip(",)") in re.sub(r"\s", "", source), quote

@@ -1,4 +1,4 @@
-"""Characters survive the way to tokens and back, and strangers are named."""
+"""Decoding undoes encoding, and an unknown character is named."""
 
 import pytest
 from hypothesis import given

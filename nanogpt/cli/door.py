@@ -1,4 +1,4 @@
-"""What every front door does: parse flags, tell a person's mistakes in a line, find the newest run."""
+"""The common part of the front doors: flags, errors told in a line, the newest run."""
 
 import os
 import re

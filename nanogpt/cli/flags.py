@@ -104,7 +104,7 @@ class SampleFlags:
 
 @dataclass(frozen=True)
 class VisualizeFlags:
-    """Write a page that shows what every attention head looks at: one file, for any browser, offline."""
+    """Write a page that shows what every attention head attends to: one file, for any browser, offline."""
 
     model: ModelChoice = field(default_factory=ModelChoice)
     text: str | None = None

@@ -1,18 +1,18 @@
-"""An open format: a checkpoint as a GPT-2 folder of Hugging Face's transformers, and such a folder as a run.
+"""Export a checkpoint as a GPT-2 folder of Hugging Face's transformers, and import such a folder as a run.
 
     python -m nanogpt.huggingface export --out_dir out/quick --folder quick-gpt2
     python -m nanogpt.huggingface import --folder gpt2 --out_dir out/gpt2
 
-The folder is `config.json`, `model.safetensors` and, if the model has a tokenizer, `tokenizer.json` and
-`tokenizer_config.json`. The weights are ours (weights.py) by other names, and GPT2LMHeadModel computes the
-same from them. What GPT-2 does not have is carried like this:
+The folder holds `config.json`, `model.safetensors` and, if the model has a tokenizer, `tokenizer.json` and
+`tokenizer_config.json`. The weights are those of weights.py under GPT-2's names, and GPT2LMHeadModel computes
+the same logits from them. Features that GPT-2 lacks are written like this:
 
-- A head of its own is `lm_head.weight`, our kernel transposed, and `tie_word_embeddings` is false.
-- Absent biases are written as zeros, and `"nanogpt": {"bias": false}` in `config.json` has an import leave
-  them out again, if they still are zeros.
-- A character tokenizer is a BPE model of single characters that merges none.
+- An untied head is `lm_head.weight`, which is our kernel transposed, and `tie_word_embeddings` is false.
+- Absent biases are written as zeros. `"nanogpt": {"bias": false}` in `config.json` makes an import leave them
+  out again, if they are still zero.
+- A character tokenizer is a BPE model whose tokens are single characters, without merges.
 
-An import takes weights of any floating type as float32, and `resid_pdrop` for its dropout.
+An import converts weights of any floating type to float32 and takes its dropout from `resid_pdrop`.
 """
 
 from nanogpt.huggingface.exporting import export_run

@@ -1,4 +1,4 @@
-"""`python -m nanogpt.huggingface`: export and import."""
+"""The command line: `python -m nanogpt.huggingface export|import`."""
 
 import sys
 from collections.abc import Callable
@@ -11,11 +11,12 @@ from nanogpt.huggingface import export_run, import_folder
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`python -m nanogpt.huggingface`. Returns its exit code: 0, or 2 for bad input."""
-    return guarded(_main, arguments)
+    """Run the command line and return its exit code: 0, or 2 for bad input."""
+    return guarded(run, arguments)
 
 
-def _main(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
+    """Run the subcommand that the arguments name. Raises InputError for bad input."""
     commands: dict[str, Callable[..., Path]] = {"export": export_run, "import": import_folder}
     prog = "python -m nanogpt.huggingface"
     made = tyro.extras.subcommand_cli_from_dict(commands, prog=prog, args=arguments, use_underscores=True)

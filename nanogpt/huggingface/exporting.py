@@ -1,4 +1,4 @@
-"""A checkpoint of a run, written as a GPT-2 folder."""
+"""Export: write a checkpoint of a run as a GPT-2 folder."""
 
 import shutil
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nanogpt.huggingface.folders import new_folder, write_json
-from nanogpt.huggingface.translation import their_config, their_name, their_tokenizer
+from nanogpt.huggingface.translation import gpt2_config, gpt2_name, tokenizer_json
 from nanogpt.language_model import read_checkpoint
 from nanogpt.weights import weight_shapes
 
@@ -15,7 +15,7 @@ from nanogpt.weights import weight_shapes
 def export_run(out_dir: Path | str, folder: Path | str, checkpoint: str | int = "latest") -> Path:
     """Write a checkpoint of a run (latest, best or a step) as a GPT-2 folder, and return the folder.
 
-    Raises InputError when there is no such checkpoint, and when the folder exists and is not empty.
+    Raises InputError if there is no such checkpoint, or if the folder exists and is not empty.
     """
     from safetensors.numpy import save_file
 
@@ -25,16 +25,16 @@ def export_run(out_dir: Path | str, folder: Path | str, checkpoint: str | int = 
     tensors = {}
     for name, shape in weight_shapes(replace(config, bias=True)).items():
         weight = state.weights.get(name, np.zeros(shape, np.float32))
-        tensors[their_name(name)] = np.ascontiguousarray(weight.T if name == "head.kernel" else weight)
+        tensors[gpt2_name(name)] = np.ascontiguousarray(weight.T if name == "head.kernel" else weight)
     with new_folder(folder) as part:
-        write_json(part / "config.json", their_config(config))
+        write_json(part / "config.json", gpt2_config(config))
         save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
         if vocabulary is not None:
-            write_json(part / "tokenizer.json", their_tokenizer(vocabulary))
+            write_json(part / "tokenizer.json", tokenizer_json(vocabulary))
         elif (out_dir / "tokenizer.json").is_file():
             shutil.copy(out_dir / "tokenizer.json", part)
         if (part / "tokenizer.json").is_file():
-            # Cleaning up would take the spaces before punctuation away.
+            # Clean-up would remove the spaces before punctuation.
             settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
             write_json(part / "tokenizer_config.json", settings | {"model_max_length": config.block_size})
     return Path(folder)

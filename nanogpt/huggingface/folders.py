@@ -1,4 +1,4 @@
-"""Folders that are read file by file, and folders that are whole or not there."""
+"""Read from a folder, and write a folder whole or not at all."""
 
 import json
 import tempfile
@@ -10,7 +10,8 @@ from typing import Any
 from nanogpt.errors import InputError, told_in_a_line
 
 
-def existing(folder: Path, name: str) -> Path:
+def required_file(folder: Path, name: str) -> Path:
+    """The file `name` of a folder. Raises InputError if it is missing or was split into parts."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
     if (folder / f"{name}.index.json").is_file():
@@ -22,7 +23,10 @@ def existing(folder: Path, name: str) -> Path:
 
 @contextmanager
 def new_folder(path: Path | str) -> Iterator[Path]:
-    """A folder to write into, which takes its place when all is written and is gone if that fails."""
+    """A temporary folder to write into. It is renamed to `path` at the end, and removed if writing fails.
+
+    Raises InputError if `path` is a file or a folder that is not empty, or can't be written.
+    """
     folder = Path(path).expanduser().resolve()
     with told_in_a_line(f"{folder} can't be written"):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -36,4 +40,5 @@ def new_folder(path: Path | str) -> Iterator[Path]:
 
 
 def write_json(file: Path, values: dict[str, Any]) -> None:
+    """Write `values` as indented JSON."""
     file.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A GPT-2 folder, read as the beginning of a run."""
+"""Import: make a GPT-2 folder the start of a run."""
 
 import re
 import shutil
@@ -12,8 +12,8 @@ import numpy as np
 from nanogpt.checkpoint import Checkpoints
 from nanogpt.config import Config, ModelConfig
 from nanogpt.errors import InputError, told_in_a_line
-from nanogpt.huggingface.folders import existing, new_folder, write_json
-from nanogpt.huggingface.translation import our_config, our_vocabulary, their_name
+from nanogpt.huggingface.folders import new_folder, required_file, write_json
+from nanogpt.huggingface.translation import gpt2_name, read_config, read_vocabulary
 from nanogpt.metadata import Metadata
 from nanogpt.state import TrainingState
 from nanogpt.text.tokenizer import find_tokenizer
@@ -24,22 +24,21 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def import_folder(folder: Path | str, out_dir: Path | str) -> Path:
-    """Make a GPT-2 folder the beginning of a run: its weights and tokenizer, step 0, moments of zero.
+    """Make a GPT-2 folder the start of a run: its weights and tokenizer, step 0, moments of zero.
 
-    Returns the run's folder.
-
-    Raises InputError, with nothing written, when something in the folder is missing, damaged or beyond what
-    this model can express, and when out_dir exists and is not empty.
+    Returns the run's folder. Raises InputError, and writes nothing, if a file in the folder is missing,
+    damaged or beyond what this model can express, or if out_dir exists and is not empty.
     """
     folder = Path(folder).expanduser()
-    config = our_config(existing(folder, "config.json"))
-    weights = our_weights(existing(folder, "model.safetensors"), replace(config, bias=True))
+    config = read_config(required_file(folder, "config.json"))
+    weights = read_weights(required_file(folder, "model.safetensors"), replace(config, bias=True))
     if any(weight.any() for name, weight in weights.items() if name.endswith(".bias")):
         config = replace(config, bias=True)
     weights = {name: weights[name] for name in weight_shapes(config)}
     tokenizer_file = folder / "tokenizer.json"
-    vocabulary = our_vocabulary(tokenizer_file, config.vocab_size)
-    find_tokenizer(folder, vocabulary, config.vocab_size)  # to fail now, not when it is used
+    vocabulary = read_vocabulary(tokenizer_file, config.vocab_size)
+    # A damaged tokenizer.json is refused now, not at its first use.
+    find_tokenizer(folder, vocabulary, config.vocab_size)
     metadata = Metadata(Config(config), vocabulary)
     with new_folder(out_dir) as part:
         write_json(part / "config.json", asdict(metadata.config))
@@ -54,26 +53,30 @@ def import_folder(folder: Path | str, out_dir: Path | str) -> Path:
     return Path(out_dir)
 
 
-def our_weights(file: Path, config: ModelConfig) -> Weights:
-    """The weights of a file by canonical name, each of them checked, and none left over."""
+def read_weights(file: Path, config: ModelConfig) -> Weights:
+    """Read and check every weight of a `model.safetensors`: float32, by canonical name.
+
+    Raises InputError if the file is damaged, or if a weight is missing, unknown, of another shape or type, or
+    not finite.
+    """
     import ml_dtypes  # noqa: F401  # teaches numpy bfloat16
     from safetensors import safe_open
 
     weights = {}
     with told_in_a_line(f"{file} can't be read"), safe_open(file, "np") as tensors:
         found = set(tensors.keys())
-        # What is saved without a head (a GPT2Model) has no prefix.
+        # Names have no prefix in files of a GPT2Model, which is saved without a head.
         prefix = "transformer." if any(name.startswith("transformer.") for name in found) else ""
-        names = {name: their_name(name, prefix) for name in weight_shapes(config)}
+        names = {name: gpt2_name(name, prefix) for name in weight_shapes(config)}
         if missing := set(names.values()) - found:
-            raise InputError(f"{file} lacks {listed(missing)}")
+            raise InputError(f"{file} lacks {abbreviated(missing)}")
         left_over = {name for name in found - set(names.values()) if not BUFFERS.search(name)}
         if config.tie_weights and "lm_head.weight" in left_over:
             left_over.remove("lm_head.weight")
             if not np.array_equal(*map(tensors.get_tensor, ("lm_head.weight", f"{prefix}wte.weight"))):
                 raise InputError(f"{file}: lm_head.weight is not wte.weight, though config.json ties them")
         if left_over:
-            raise InputError(f"{file} holds what this model has no place for: {listed(left_over)}")
+            raise InputError(f"{file} holds weights that this model does not have: {abbreviated(left_over)}")
         for name, shape in weight_shapes(config).items():
             header, expected = tensors.get_slice(names[name]), shape[::-1] if name == "head.kernel" else shape
             if tuple(header.get_shape()) != expected:
@@ -90,6 +93,7 @@ def our_weights(file: Path, config: ModelConfig) -> Weights:
     return weights
 
 
-def listed(names: Iterable[str]) -> str:
+def abbreviated(names: Iterable[str]) -> str:
+    """The first name in alphabetical order, and how many others there are."""
     first, *others = sorted(names)
     return f"{first} and {len(others)} more" if others else first

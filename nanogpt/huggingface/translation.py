@@ -1,4 +1,4 @@
-"""Ours and GPT-2's: settings, names of weights, and character tokenizers, both ways."""
+"""Translation to and from GPT-2: settings, names of weights, and character tokenizers."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ SIZES = {
     "n_head": "n_head",
     "n_embd": "n_embd",
 }
-# The settings that this model can express, transformers' default first.
+# The settings that this model can express, each with transformers' default first.
 SETTINGS: dict[str, tuple[Any, ...]] = {
     "model_type": ("gpt2",),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh", "relu"),
@@ -41,7 +41,8 @@ NAMES = {
 }
 
 
-def their_config(config: ModelConfig) -> dict[str, Any]:
+def gpt2_config(config: ModelConfig) -> dict[str, Any]:
+    """The `config.json` of a model."""
     return {name: getattr(config, ours) for name, ours in SIZES.items()} | {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -51,25 +52,28 @@ def their_config(config: ModelConfig) -> dict[str, Any]:
         "embd_pdrop": 0.0,
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": config.tie_weights,
-        # By default 50256, which may lie beyond our vocabulary.
+        # The default is 50256, which may lie beyond our vocabulary.
         "bos_token_id": None,
         "eos_token_id": None,
         "nanogpt": {"bias": config.bias},
     }
 
 
-def our_config(file: Path) -> ModelConfig:
+def read_config(file: Path) -> ModelConfig:
+    """The model of a `config.json`. Raises InputError if it is damaged or this model can't express it."""
     with told_in_a_line(f"{file} can't be read"):
         values = {"model_type": None, "n_inner": None, **json.loads(file.read_text(encoding="utf-8"))}
         for name, known in SETTINGS.items():
             if values.setdefault(name, known[0]) not in known:
                 choice = " or ".join(map(str, known))
-                raise InputError(f"{file}: {name} is {values[name]!r}, but this model knows only {choice}")
+                raise InputError(f"{file}: {name} is {values[name]!r}, but this model supports only {choice}")
         for name in SIZES:
             if type(values.get(name)) is not int:
                 raise InputError(f"{file}: {name} is {values.get(name)!r}, but must be a whole number")
         if values["n_inner"] not in (None, 4 * values["n_embd"]):
-            raise InputError(f"{file}: n_inner is {values['n_inner']!r}, but this model knows only 4 n_embd")
+            raise InputError(
+                f"{file}: n_inner is {values['n_inner']!r}, but this model supports only 4 n_embd"
+            )
         return ModelConfig(
             **{ours: values[name] for name, ours in SIZES.items()},
             dropout=values.get("resid_pdrop", 0.1),
@@ -79,7 +83,8 @@ def our_config(file: Path) -> ModelConfig:
         )
 
 
-def their_name(name: str, prefix: str = "transformer.") -> str:
+def gpt2_name(name: str, prefix: str = "transformer.") -> str:
+    """The name that GPT-2 has for a weight of weights.py; the head never has the prefix."""
     if name == "head.kernel":
         return "lm_head.weight"
     for ours, theirs in NAMES.items():
@@ -87,8 +92,8 @@ def their_name(name: str, prefix: str = "transformer.") -> str:
     return prefix + name
 
 
-def their_tokenizer(vocabulary: str) -> dict[str, Any]:
-    """The `tokenizer.json` of a CharTokenizer, in full, as the library tokenizers writes it."""
+def tokenizer_json(vocabulary: str) -> dict[str, Any]:
+    """The `tokenizer.json` of a CharTokenizer, with every key that the library tokenizers writes."""
     return {
         "version": "1.0",
         "added_tokens": [],
@@ -104,13 +109,13 @@ def their_tokenizer(vocabulary: str) -> dict[str, Any]:
     }
 
 
-def our_vocabulary(file: Path, vocab_size: int) -> str | None:
-    """The characters of a `tokenizer.json` that is a CharTokenizer's; None if it is another, or absent."""
+def read_vocabulary(file: Path, vocab_size: int) -> str | None:
+    """The characters of a CharTokenizer's `tokenizer.json`; None if the file is another's or missing."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         vocabulary = "".join(sorted(values["model"]["vocab"]))
-        # transformers puts in a post-processor that does nothing.
-        ours = values | {"post_processor": None} == their_tokenizer(vocabulary)
+        # transformers adds a post-processor that does nothing.
+        ours = values | {"post_processor": None} == tokenizer_json(vocabulary)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return vocabulary if ours and len(vocabulary) == vocab_size else None

@@ -52,7 +52,7 @@ function card(head, index, range) {
     element("p", { className: "sentence" }, sentenceOf(index)),
     bars(head.scores, range),
     element("dl", { className: "figures" },
-      ...figure("loss without it", signed(head.loss_increase.mean, 4), interval(head.loss_increase, 4)),
+      ...figure("loss increase", signed(head.loss_increase.mean, 4), interval(head.loss_increase, 4)),
       ...figure("entropy, bits", head.entropy.mean.toFixed(2), interval(head.entropy, 2)),
       ...figure("mean distance", head.distance.mean.toFixed(1), interval(head.distance, 1))),
     example(head.example));
@@ -78,7 +78,8 @@ function bars(scores, [low, high]) {
     const [from, to] = [0, excess.mean].map(x).sort((a, b) => a - b);
     const strong = excess.low > report.excess_threshold;
     const exact = `${name}: ${excess.mean.toFixed(3)} (${interval(excess, 3)}); `
-      + `share ${share.mean.toFixed(3)}, uniform attention ${uniform.toFixed(3)}, over another text ${shuffled.toFixed(3)}`;
+      + `share ${share.mean.toFixed(3)}, uniform attention ${uniform.toFixed(3)}, `
+      + `over another text ${shuffled.toFixed(3)}`;
     chart.append(drawn("g", { class: strong ? "strong" : "" },
       drawn("title", {}, exact),
       drawn("rect", { x: 0, y: index * row, width, height: row, class: "catch" }),
@@ -106,7 +107,7 @@ function scoreTable() {
   const cell = (estimate, digits) => {
     return element("td", { title: interval(estimate, digits) }, minus(estimate.mean.toFixed(digits)));
   };
-  const others = ["loss without it", "entropy", "distance", "induction on repeats"];
+  const others = ["loss increase", "entropy", "distance", "induction on repeats"];
   const titles = ["head", "role", ...names, ...others].map((name) => element("th", { scope: "col" }, name));
   const lines = report.heads.map((head, index) => element("tr", {},
     element("th", { scope: "row" }, shortName(index)),

@@ -30,7 +30,7 @@ const differenceOf = (code) => Math.sign(code - 128) * ((code - 128) / 127) ** 2
 /** The value of a byte in the current view. */
 const valueOf = (code) => (isDifference() ? differenceOf(code) : weightOf(code));
 
-/** The other model's weights are ours less the difference. */
+/** Bytes of the other model's weights, which are this model's weights minus the difference. */
 const other = comparison && attention.map((code, i) => {
   return Math.round(255 * Math.sqrt(Math.max(0, weightOf(code) - differenceOf(difference[i]))));
 });

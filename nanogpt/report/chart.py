@@ -1,4 +1,7 @@
-"""`loss.svg`: a run's losses and learning rate, drawn by hand: a plotting library takes a second to load."""
+"""`loss.svg`: a run's losses and learning rate.
+
+It is drawn without a plotting library, because that would take a second to load.
+"""
 
 import math
 from collections.abc import Callable
@@ -12,13 +15,13 @@ from nanogpt.record import Record
 Points = list[tuple[float, float]]  # steps and values
 
 WIDTH, HEIGHT = 760, 450
-LEFT, RIGHT = 56, 620  # of both panels; beyond them stand the names of the lines
+LEFT, RIGHT = 56, 620  # edges of both panels; the labels of the lines are right of them
 LABEL_HEIGHT = 17
-STEP_TICKS = 6  # about
-BATCH_POINTS = 100  # at most: each is the mean of neighbouring batch losses
-RATE_POINTS = 300  # about, at most
-LEAST_LOSS = 0.01  # that is told apart from 0, which has no logarithm
-# The second set of colours is for dark themes; a viewer that knows no themes shows the first, on white.
+STEP_TICKS = 6  # approximate
+BATCH_POINTS = 100  # upper bound; a point is the mean of neighbouring batch losses
+RATE_POINTS = 300  # approximate upper bound
+LEAST_LOSS = 0.01  # smaller losses are drawn here, because 0 has no logarithm
+# The second set of colours is for dark themes. A viewer without themes shows the first, on white.
 STYLE = """
 text{font:12px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:currentColor}
 .title text{font-size:15px;font-weight:600}
@@ -35,7 +38,7 @@ circle{fill:currentColor}
 
 
 class Panel(NamedTuple):
-    """A part of the drawing, and the steps and values that its edges stand for."""
+    """A plot in the drawing, and the range of steps and values that it shows."""
 
     top: int
     bottom: int
@@ -60,7 +63,7 @@ class Panel(NamedTuple):
         return group("grid", *drawn)
 
     def lines(self, lines: dict[str, tuple[str, Points]]) -> str:
-        """Each line with a dot and a label at its end; labels that would meet move down."""
+        """Lines with a dot and a label at the end of each; labels that would overlap move down."""
         ends = {name: (form, points, points[-1][1]) for name, (form, points) in lines.items() if points}
         drawn, label_y = {}, -math.inf
         for name, (form, points, last) in sorted(ends.items(), key=lambda end: -end[1][2]):
@@ -71,7 +74,7 @@ class Panel(NamedTuple):
         return "".join(drawn[name] for name in ends)
 
     def mark(self, name: str, form: str, point: tuple[float, float]) -> str:
-        """A dot with a label above, which stays inside the panel."""
+        """A dot with a label above it; the label stays inside the panel."""
         step, value = point
         x = min(max(self.x(step), LEFT + 50), RIGHT - 50)
         return group(name, self.dot(*point), text(x, self.y(value) - 10, form.format(value), "middle"))
@@ -81,8 +84,8 @@ class Panel(NamedTuple):
 
 
 def loss_chart(records: list[Record], title: str, token: str) -> str:
-    """The drawing of the records of a metrics.jsonl; `token` is what the losses are of."""
-    title = escape("".join(c if c.isprintable() else "?" for c in title))  # XML has no control characters
+    """The SVG for the records of a metrics.jsonl; losses are per `token`, "character" for example."""
+    title = escape("".join(c if c.isprintable() else "?" for c in title))  # XML allows no control characters
     measured = [record.as_dict() for record in records]
     batch, training, validation, rate = (
         [(r["step"], r[key]) for r in measured if r[key] is not None and math.isfinite(r[key])]
@@ -113,7 +116,7 @@ def loss_chart(records: list[Record], title: str, token: str) -> str:
         drawn.append(losses.mark("validation", "best {:.3f}", best))
     if rate:
         rates = Panel(362, 406, last_step, 0, max(value for _, value in rate) or 1)
-        rate = rate[:: -max(1, len(rate) // RATE_POINTS)][::-1]  # with the last
+        rate = rate[:: -max(1, len(rate) // RATE_POINTS)][::-1]  # keeps the last point
         drawn += [rates.grid("learning rate", [0, rates.high]), rates.lines({"rate": ("{:.3g}", rate)})]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
@@ -132,13 +135,13 @@ def text(x: float, y: float, content: str, anchor: str = "start") -> str:
 
 
 def smoothed(points: Points) -> Points:
-    """Means of neighbouring points, BATCH_POINTS of them at most."""
+    """Means of neighbouring points, at most BATCH_POINTS means."""
     width = max(1, -(-len(points) // BATCH_POINTS))
     return [tuple(np.mean(points[i : i + width], axis=0)) for i in range(0, len(points), width)]
 
 
 def loss_ticks(low: float, high: float) -> list[float]:
-    """Round numbers from low to high, spread evenly enough over a logarithmic axis."""
+    """Round numbers from low to high, spread almost evenly over a logarithmic axis."""
     if high < 3 * low:
         return ticks(low, high, 6)
     mantissas = (1, 1.5, 2, 3, 4, 5, 7) if high < 10 * low else (1, 2, 5)

@@ -1,4 +1,4 @@
-"""A run as a person reads it: `samples.md`, `loss.svg` and `report.md`, made from its other files alone."""
+"""The report of a run: `samples.md`, `loss.svg` and `report.md`, made from its other files alone."""
 
 import json
 import platform
@@ -90,15 +90,15 @@ The losses are exact means, in nats a {token}.
 
 ![Losses and learning rate over the steps](loss.svg)
 
-## What it writes
+## A text that it writes
 
 {fenced(evaluated[-1].sample)}
-[The samples of all evaluations](samples.md) show how it came to that.
+[The samples of all evaluations](samples.md) show how it came to write so.
 
-## What differs from the defaults
+## Settings that differ from the defaults
 
 {fenced(_columns([("", "here", "default"), *_settings(config)]))}
-## What it last ran on
+## The machine that it last ran on
 
 {fenced(_columns(list(environment.items())))}"""
 

@@ -1,7 +1,7 @@
 """`--log tensorboard`: the numbers of metrics.jsonl in event files, for `tensorboard --logdir out`.
 
-Written with two small parts of TensorBoard's own package, which looking at them needs anyway: they load in a
-quarter of a second, want neither TensorFlow nor torch, and have no thread in which an error could be lost.
+Two small parts of TensorBoard's own package write them: they load in a quarter of a second, want neither
+TensorFlow nor torch, and have no thread in which an error could be lost.
 """
 
 import time
@@ -39,7 +39,7 @@ class EventLog:
         self._begun = now - (records[-1].elapsed if records else 0)
         self._file = folder / f"events.out.tfevents.{now:.0f}"
         self._append(file_version="brain.Event:2")
-        # Whatever an earlier start wrote, perhaps past the checkpoint that this one goes on from, is void.
+        # This voids what an earlier start wrote, perhaps past the checkpoint that this one goes on from.
         self._append(session_log={"status": "START"})
         for record in records:
             self._write(record)

@@ -1,1 +1,1 @@
-"""Text and tokens: corpora, tokenizers, windows."""
+"""Text and tokens: corpora, tokenizers and windows."""

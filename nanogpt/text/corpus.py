@@ -1,4 +1,4 @@
-"""Text in, windows of tokens out."""
+"""Load a text, split it, and cut it into windows of tokens."""
 
 import contextlib
 import hashlib
@@ -22,19 +22,19 @@ from nanogpt.text.tokenizer import Tokenizer
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 PYTHON_CHARACTERS = 1_000_000
-EVALUATION_TOKENS = 2**18  # at most so many of a split are evaluated
+EVALUATION_TOKENS = 2**18  # upper bound on the tokens of a split that are evaluated
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text and the `--data` that names it, wherever the run goes on."""
+    """A text, and the `--data` value that names it from any working directory."""
 
     name: str
     text: str
 
     @cached_property
     def fingerprint(self) -> dict[str, str | int]:
-        """What two runs must share to be runs on the same data."""
+        """Length and SHA-256 of the text; two runs on the same data have the same fingerprint."""
         digest = hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
         return {"characters": len(self.text), "sha256": digest}
 
@@ -49,7 +49,7 @@ class Splits:
 
     @classmethod
     def of(cls, corpus: Corpus, tokenizer: Tokenizer, block_size: int) -> "Splits":
-        """Raises InputError when either split is shorter than one window."""
+        """Split the tokens of a corpus. Raises InputError if either split is shorter than one window."""
         tokens_N = tokenizer.encode(corpus.text)
         boundary = int(0.9 * len(tokens_N))
         splits = cls(tokens_N[:boundary], tokens_N[boundary:], block_size)
@@ -62,17 +62,17 @@ class Splits:
         return splits
 
     def batch(self, seed: int, step: int, batch_size: int) -> np.ndarray:
-        """The windows of training step `step`, drawn with replacement: int32 `[B, T+1]`."""
+        """Windows of training step `step`, drawn with replacement: int32 `[B, T+1]`."""
         starts = len(self.train_N) - self.block_size
         starts_B = (random_bits(seed, "batches", step, batch_size) % np.uint64(starts)).astype(np.int64)
         return self.train_N[starts_B[:, None] + np.arange(self.block_size + 1)]
 
     def validation_tokens(self) -> np.ndarray:
-        """The part of the validation split that is evaluated: all of it, or its first 262,144 tokens."""
+        """The evaluated part of the validation split: all of it, or the start that has 262,144 targets."""
         return self.validation_N[: EVALUATION_TOKENS + 1]
 
     def training_sample(self) -> np.ndarray:
-        """The middle of the training split, a quarter of the validation tokens long, always the same."""
+        """The middle of the training split, a quarter as long as the validation tokens; always the same."""
         length = max(self.block_size, len(self.validation_tokens()) // 4) + 1
         start = (len(self.train_N) - length) // 2
         return self.train_N[start : start + length]
@@ -81,8 +81,9 @@ class Splits:
 def windows(tokens_N: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut a text into non-overlapping windows that predict each token but the first exactly once.
 
-    Returns int32 `[W, T+1]`, the last window padded with token 0, and bool `[W, T]`: which predictions are
-    of the text. Padding stands at the end, where causal attention can't see it.
+    Returns tokens, int32 `[W, T+1]`, with the last window padded with token 0, and a mask, bool `[W, T]`,
+    which is true where the target belongs to the text. The padding is at the end, so that under the causal
+    mask no prediction of the text depends on it.
     """
     count = -(-(len(tokens_N) - 1) // block_size)
     padded = np.zeros(count * block_size + 1, np.int32)
@@ -93,7 +94,7 @@ def windows(tokens_N: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarr
 
 
 def load_corpus(data: str) -> Corpus:
-    """The corpus that `--data` names. Raises InputError where there is none or it is no text."""
+    """The corpus that `--data` names. Raises InputError if it does not exist or is not text."""
     if data == "shakespeare":
         return Corpus(data, _shakespeare())
     if data == "python":
@@ -111,7 +112,10 @@ def load_corpus(data: str) -> Corpus:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 file as it is, or the files of a folder joined by line ends. Raises InputError for no text."""
+    """A UTF-8 file unchanged, or the files of a folder joined by line ends.
+
+    Raises InputError if there is no such file or folder, or if it is not text.
+    """
     if path.is_dir():
         files = sorted(
             file
@@ -122,7 +126,7 @@ def read_text(path: Path) -> str:
             raise InputError(f"the folder {path} holds no files")
         return "\n".join(read_text(file) for file in files)
     try:
-        # Bytes, so that Windows line ends stay as they are.
+        # Path.read_text would translate Windows line ends.
         content = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"there is no file or folder {path}") from None
@@ -132,13 +136,13 @@ def read_text(path: Path) -> str:
 
 
 def decode_text(content: bytes, name: str) -> str:
-    """The text of UTF-8 bytes. Raises InputError where they are none, binary or empty."""
+    """Decode UTF-8. Raises InputError, which quotes `name`, if the bytes are binary, invalid or empty."""
     if b"\0" in content:
         raise InputError(f"{name} is a binary file: byte {content.index(0)} is NUL")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{name} is no UTF-8 text (byte {error.start} does not fit)") from None
+        raise InputError(f"{name} is not UTF-8 text (byte {error.start} is invalid)") from None
     if not text:
         raise InputError(f"{name} is empty")
     return text
@@ -164,8 +168,8 @@ def _download(url: str, file: Path, sha256: str) -> None:
             with wrap_file(response, size, description=f"Downloading {file.name}") as progress:
                 content = progress.read()
         if _sha256(content) != sha256:
-            raise InputError(f"{url} did not send the file that was expected (its checksum differs)")
-        # Renamed when whole, so that a reader never meets half a file.
+            raise InputError(f"{url} did not send the expected file (its checksum differs)")
+        # Renaming is atomic, so no reader ever sees half a file.
         with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as temporary:
             part = Path(temporary.name)
             temporary.write(content)
@@ -173,7 +177,7 @@ def _download(url: str, file: Path, sha256: str) -> None:
     except OSError as error:
         reason = getattr(error, "reason", None) or error
         raise InputError(
-            f"Tiny Shakespeare is not in {file.parent} and can't be fetched ({reason})"
+            f"Tiny Shakespeare is not in {file.parent} and can't be downloaded ({reason})"
         ) from None
     finally:
         if part is not None:
@@ -182,14 +186,14 @@ def _download(url: str, file: Path, sha256: str) -> None:
 
 
 def _python() -> str:
-    """About a million characters of the standard library's own modules, in the order of their names."""
+    """The first million characters of the standard library's modules, in the order of their names."""
     text = ""
     for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         source = file.read_text(encoding="utf-8", errors="replace")
         text += source if source.isascii() else ""
         if len(text) >= PYTHON_CHARACTERS:
             return text[:PYTHON_CHARACTERS]
-    raise InputError("this interpreter comes without its standard library's source: name a text with --data")
+    raise InputError("this Python has no source files of its standard library: name a text with --data")
 
 
 def _sha256(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Text to tokens and back: character by character, or as a `tokenizer.json` has it."""
+"""Convert text to tokens and back, by character or with a `tokenizer.json`."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from nanogpt.errors import InputError, told_in_a_line
 
 
 class Tokenizer(Protocol):
-    """What the tokens of a model mean."""
+    """A mapping between text and the tokens of a model."""
 
     @property
     def vocabulary(self) -> str | None:
@@ -61,7 +61,7 @@ class CharTokenizer:
 
 
 class FileTokenizer:
-    """The tokenizer of a `tokenizer.json`, at work in Hugging Face's library tokenizers."""
+    """The tokenizer of a `tokenizer.json`, run by Hugging Face's library tokenizers."""
 
     vocabulary = None
 
@@ -79,31 +79,31 @@ class FileTokenizer:
         self.vocab_size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)
 
     def encode(self, text: str) -> np.ndarray:
-        """Tokens of `text` and no special ones around it: int32 `[T]`."""
-        with told_in_a_line(f"the text {text[:40]!a} can't be encoded"):  # a lone surrogate
+        """Tokens of `text`, without special tokens around them: int32 `[T]`."""
+        with told_in_a_line(f"the text {text[:40]!a} can't be encoded"):  # as with a lone surrogate
             return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
     def decode(self, tokens_T: np.ndarray) -> str:
-        """The text of tokens `[T]`, special ones included; a padded vocabulary's last tokens have none."""
+        """The text of tokens `[T]`, with special tokens. Tokens that only pad the vocabulary have no text."""
         return self._tokenizer.decode(np.asarray(tokens_T).tolist(), skip_special_tokens=False)
 
 
 class NoTokenizer:
-    """Of a model that came without one: token ids alone go in and out."""
+    """The tokenizer of a model that was imported without one: encode and decode raise InputError."""
 
     vocabulary = None
 
     def encode(self, text: str) -> NoReturn:
-        raise InputError("this model came without a tokenizer.json: it takes token ids, and no text")
+        raise InputError("this model came without a tokenizer.json: it takes only token ids, not text")
 
     def decode(self, tokens_T: np.ndarray) -> NoReturn:
         raise InputError("this model came without a tokenizer.json: its token ids have no text")
 
 
 def find_tokenizer(folder: Path, vocabulary: str | None, vocab_size: int) -> Tokenizer:
-    """The tokenizer of a model: of its characters, else of the `tokenizer.json` in its folder, else none.
+    """The tokenizer of a model: that of its vocabulary, else of `tokenizer.json` in its folder, else none.
 
-    Raises InputError when that file can't be read or has more than the model's `vocab_size` tokens.
+    Raises InputError if that file can't be read or has more than the model's `vocab_size` tokens.
     """
     if vocabulary is not None:
         return CharTokenizer(vocabulary)
@@ -112,19 +112,19 @@ def find_tokenizer(folder: Path, vocabulary: str | None, vocab_size: int) -> Tok
         return NoTokenizer()
     tokenizer = FileTokenizer(file)
     if tokenizer.vocab_size > vocab_size:
-        raise InputError(f"{file} has {tokenizer.vocab_size:,} tokens, but the model {vocab_size:,}")
+        raise InputError(f"{file} has {tokenizer.vocab_size:,} tokens, but the model has {vocab_size:,}")
     return tokenizer
 
 
 def decode_stream(tokenizer: Tokenizer, prompt_T: np.ndarray, blocks: Iterable[np.ndarray]) -> Iterator[str]:
-    """The text that blocks of tokens `[n]` add to a prompt, as they come.
+    """The text that each block of tokens `[n]` adds to a prompt.
 
-    Each time all is decoded anew: what a token says may depend on those before it.
+    Every block decodes the whole text again, because the text of a token may depend on the tokens before it.
     """
     tokens_N, told = prompt_T, len(tokenizer.decode(prompt_T))
     for tokens_n in blocks:
         tokens_N = np.append(tokens_N, tokens_n)
-        # A character whose bytes are not all there yet waits for them.
+        # A character is held back until all of its bytes are there.
         text = tokenizer.decode(tokens_N).rstrip("\ufffd")
         yield text[told:]
         told = max(told, len(text))
@@ -133,5 +133,5 @@ def decode_stream(tokenizer: Tokenizer, prompt_T: np.ndarray, blocks: Iterable[n
 
 
 def _code_points(text: str) -> np.ndarray:
-    # A lone surrogate (from a broken argument, say) must become an unknown character, not a crash.
+    # With surrogatepass a lone surrogate, as in a broken argument, is an unknown character and not a crash.
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)

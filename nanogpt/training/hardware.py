@@ -1,13 +1,13 @@
-"""What a card can do at best, and which share of that a model gets out of it."""
+"""Peak FLOP/s of GPUs, and the share of the peak that training reaches (MFU)."""
 
 import re
 
 from nanogpt.config import ModelConfig
 from nanogpt.weights import count_parameters
 
-# Dense peaks in TFLOP/s, from NVIDIA's data sheet of each card, which gives tensor cores twice as much "with
-# sparsity"; float32 is without tensor cores. Names are words of what CUDA calls the card; of rows that fit,
-# the first counts.
+# Dense peaks in TFLOP/s, from NVIDIA's data sheet of each card, which gives twice as much for tensor cores
+# "with sparsity". float32 does not use tensor cores. A row fits if CUDA's name of the card contains the row's
+# name as whole words. The first row that fits counts.
 PEAKS: list[tuple[str, dict[str, float]]] = [
     ("H200", {"bfloat16": 989, "tf32": 494, "float32": 67}),  # H200 Tensor Core GPU, SXM
     ("H100 PCIe", {"bfloat16": 756, "tf32": 378, "float32": 51}),  # H100 Tensor Core GPU, PCIe
@@ -22,9 +22,9 @@ PEAKS: list[tuple[str, dict[str, float]]] = [
 
 
 def flops_per_token(config: ModelConfig) -> float:
-    """Floating-point operations of one training step a token: 6 a weight, 12 L C T for attention (PaLM, B).
+    """FLOPs of a training step per token: 6 per weight, and 12 L C T for attention (PaLM, appendix B).
 
-    Embeddings are looked up, not multiplied, and do not count; a tied one is multiplied as the head.
+    Embeddings are looked up, not multiplied, and do not count. A tied embedding counts once, as the head.
     """
     looked_up = config.block_size + (0 if config.tie_weights else config.vocab_size)
     matrices = count_parameters(config) - looked_up * config.n_embd
@@ -34,7 +34,7 @@ def flops_per_token(config: ModelConfig) -> float:
 def model_flops_utilization(
     config: ModelConfig, tokens_per_second: float, device_name: str, dtype: str
 ) -> float | None:
-    """The share of the card's peak that training at this speed takes; None for a card that is not known."""
+    """Share of the card's peak FLOP/s that this speed reaches; None for an unknown card or dtype."""
     for name, peaks in PEAKS:
         if re.search(rf"\b{name}\b", device_name) and dtype in peaks:
             return tokens_per_second * flops_per_token(config) / (peaks[dtype] * 1e12)

@@ -45,10 +45,10 @@ class Training:
         with stop_signals() as received:
             while True:
                 if self.recipe.is_evaluated(self.step) and self.step not in evaluated:
-                    begun = time.monotonic()
+                    begun = time.perf_counter()
                     self.log.evaluation(*evaluate(self.run, self.backend))
                     self._save()
-                    self.pace.evaluation_seconds = time.monotonic() - begun
+                    self.pace.evaluation_seconds = time.perf_counter() - begun
                 if received or self.step >= last:
                     break
                 self.steps_to(min((self.step // interval + 1) * interval, last), received)

@@ -24,12 +24,12 @@ class Pace:
 
     def start(self, step: int) -> None:
         """Begin to measure at `step`."""
-        self._begun, self._first = time.monotonic(), step
+        self._begun, self._first = time.perf_counter(), step
 
     def lap(self, step: int) -> None:
         """Measure a call that ended at `step`."""
         self._laps += 1
-        self.step_seconds = (time.monotonic() - self._begun) / (step - self._first)
+        self.step_seconds = (time.perf_counter() - self._begun) / (step - self._first)
         if not self.is_known:
             self.start(step)
 

@@ -77,7 +77,6 @@ def open_run(
         model=replace(config.model, vocab_size=vocab_size),
         run=replace(config.run, data=corpus.name),
     )
-    splits = Splits.of(corpus, tokenizer, config.model.block_size)
     if newest:
         state, saved = newest
         for change in _changes(config, corpus, backend, saved):
@@ -87,6 +86,8 @@ def open_run(
     else:
         state = TrainingState.initial(config.model, config.training.seed)
         last_step, elapsed = -1, 0.0
+    # After the comparison, which tells what another text changes: this may not even know its characters.
+    splits = Splits.of(corpus, tokenizer, config.model.block_size)
     _make_folder(out_dir, resume, say)
     write_atomically(out_dir / "config.json", json.dumps(asdict(config), indent=2) + "\n")
     return Run(
@@ -148,7 +149,7 @@ def _newest_good(directory: Path, warn: Callable[[str], None]) -> tuple[Training
 
 
 def _changes(config: Config, corpus: Corpus, backend: str, saved: Metadata) -> list[str]:
-    """What changes within the run. Raises InputError for what would make another run of it."""
+    """The settings that change within the run. Raises InputError for those that would make it another run."""
     old, fingerprint = saved.config, corpus.fingerprint
     refused = fixed_differences(old.model, config.model)
     refused += [

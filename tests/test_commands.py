@@ -1,0 +1,147 @@
+"""Every command that the README and the docs show is one that its program takes."""
+
+import functools
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tyro
+
+from nanogpt.cli.door import parse
+from nanogpt.cli.flags import SampleFlags, VisualizeFlags, train_flags
+from nanogpt.huggingface import export_run, import_folder
+from tests.test_readme import ROOT, TEXTS
+
+Parser = Callable[[list[str]], Any]
+
+
+def commands(text: str) -> list[str]:
+    """Every command of a page: in shell blocks, in transcripts, and between backquotes."""
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.S)).replace("\\\n", "").splitlines()
+    transcripts = re.findall(r"^\$ (.*)$", text, flags=re.M)
+    inline = re.findall(r"`((?:python|pytest|bash|pip) [^`\n]+)`", text)
+    lines = [re.sub(" +#.*", "", line) for line in [*blocks, *transcripts, *inline]]
+    return [part.strip() for line in lines for part in re.split(r"&&|\|", line) if part.strip()]
+
+
+def flags_of(module: str, kind: str) -> Parser:
+    """The parser of a module that is run by `python -m`, which has its flags in a dataclass."""
+
+    def parse_flags(arguments: list[str]) -> Any:
+        flags = getattr(importlib.import_module(module), kind)
+        config = (tyro.conf.OmitArgPrefixes,)
+        return tyro.cli(flags, args=arguments, use_underscores=True, config=config)
+
+    return parse_flags
+
+
+def parse_huggingface(arguments: list[str]) -> Any:
+    def without_its_work(function: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.wraps(function)(lambda **values: values)
+
+    functions = {"export": without_its_work(export_run), "import": without_its_work(import_folder)}
+    return tyro.extras.subcommand_cli_from_dict(functions, args=arguments, use_underscores=True)
+
+
+@functools.cache
+def pytest_help() -> str:
+    command = [sys.executable, "-m", "pytest", "-n", "0", "parity_tests", "--help"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+
+
+def parse_pytest(arguments: list[str]) -> None:
+    for argument in arguments:
+        if argument.startswith("-") and not re.search(rf"(?<![\w-]){argument}\b", pytest_help()):
+            raise SystemExit(f"pytest has no option {argument}")
+
+
+def parse_pip(arguments: list[str]) -> None:
+    if arguments[0] == "list":
+        return
+    assert arguments[:4] == ["install", "-c", "constraints.txt", "-e"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = re.fullmatch(r"\.(?:\[(\w+)\])?", arguments[4])
+    if extra is None or (extra[1] and extra[1] not in project["optional-dependencies"]):
+        raise SystemExit(f"there is no extra {arguments[4]}")
+
+
+def parse_nothing(arguments: list[str]) -> None:
+    """Commands of others, which this project can't check."""
+
+
+PARSERS: dict[str, Parser] = {
+    "python train.py": train_flags,
+    "python sample.py": functools.partial(parse, SampleFlags),
+    "python visualize.py": functools.partial(parse, VisualizeFlags),
+    "python -m nanogpt.huggingface": parse_huggingface,
+    "python -m benchmarks.gpu": flags_of("benchmarks.gpu", "Gpu"),
+    "python -m benchmarks.frontier": flags_of("benchmarks.frontier", "Frontier"),
+    "python -m benchmarks.road": flags_of("benchmarks.road", "Road"),
+    "python -m benchmarks.temperature": flags_of("benchmarks.temperature", "Temperature"),
+    "python -m benchmarks": flags_of("benchmarks.__main__", "Benchmark"),
+    "python -m parity_tests.curves": flags_of("parity_tests.curves", "Curves"),
+    "python -m parity_tests.diff_page": parse_nothing,
+    "python -m parity_tests.diff": parse_nothing,
+    "python -m parity_tests": parse_pytest,
+    "pytest": parse_pytest,
+    "pip": parse_pip,
+    "python -m venv": parse_nothing,
+    "source": parse_nothing,
+    "pre-commit install": parse_nothing,
+    "tensorboard --logdir": parse_nothing,
+    "grep": parse_nothing,
+    "bash .ci/run": parse_nothing,
+    "head": parse_nothing,
+}
+
+
+def check(command: str) -> None:
+    """Parse a command as its program does. Raises SystemExit for what it would refuse."""
+    name = next((name for name in PARSERS if f"{command} ".startswith(f"{name} ")), None)
+    assert name, f"unknown command: {command}"
+    PARSERS[name](shlex.split(command.removeprefix(name)))
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_command_is_one_that_its_program_takes(page: str) -> None:
+    for command in commands(TEXTS[page]):
+        if command.endswith("--help"):
+            command = command.removesuffix("--help")
+        check(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python train.py --presett quick",
+        "python train.py --preset fast",
+        "python sample.py --temp warm",
+        "python -m benchmarks training --round 5",
+        "python -m nanogpt.huggingface export --out out/quick",
+        "pytest --devise mps",
+        'pip install -c constraints.txt -e ".[gpu]"',
+    ],
+)
+def test_a_wrong_command_would_be_noticed(command: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        check(command)
+    assert end.value.code != 0
+
+
+def test_commands_are_found_wherever_they_stand() -> None:
+    page = (
+        "`python train.py`\n```sh\npip install -e . && pytest  # all\n```\n```\n$ python sample.py | grep a\n"
+    )
+    assert sorted(commands(page)) == [
+        "grep a",
+        "pip install -e .",
+        "pytest",
+        "python sample.py",
+        "python train.py",
+    ]
