@@ -8,7 +8,7 @@ import pytest
 
 from nanogpt.files import read_lines
 from tests.conftest import Train
-from tests.test_training import interrupt_after
+from tests.runs import interrupt_after
 
 
 def test_a_run_logs_how_its_heads_form(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
