@@ -1,7 +1,11 @@
-"""Shared by all tests: programs compiled by JAX are kept for one test session, apart from the user's."""
+"""Shared by all tests: JAX compiles fast instead of well, and keeps its programs for one session."""
 
 import os
 import tempfile
+
+# LLVM's optimizations would take most of the time of many tests. `python -m parity_tests` compiles as train.py
+# does.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 worker = os.environ.get("PYTEST_XDIST_WORKER")
 if not worker:  # a worker takes over the environment of the process that started it

@@ -1,5 +1,6 @@
 """The items of `python -m benchmarks.gpu`, in the order of their importance."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -68,7 +69,8 @@ def parity() -> Figures:
         marks,
         f"--device={device}",
     ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = os.environ | {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}  # compiled as train.py does
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     table = done.stdout[done.stdout.find("quantity  ") :].splitlines()
     return {"exit code": done.returncode, "summary": done.stdout.splitlines()[-1], "table": table}
 

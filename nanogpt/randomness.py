@@ -1,7 +1,7 @@
 """Every random number of a run, as a pure function of (seed, stream, step, position).
 
-The contract: nothing here has a state, so a checkpoint needs no more than (seed, step), and one seed gives both
-backends the same numbers.
+The contract: nothing here has a state, so a checkpoint needs no more than (seed, step), and one seed gives
+both backends the same numbers.
 
     weights_N = normals(1337, "weights/head.kernel", 0, 8320)
     keys_B2 = dropout_keys(1337, step, np.arange(64))

@@ -72,8 +72,8 @@ def _fused(query_BHTD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor) -> Tensor:
 def fused_attention_is_right(config: ModelConfig, device: str, dtype: torch.dtype) -> bool:
     """True if the fused kernel runs here, equals the definition, and lets no position see a later one.
 
-    On MPS it once let them, in half precision (pytorch#195910). Otherwise a line on standard error says why the
-    definition computes instead.
+    On MPS it once let them, in half precision (pytorch#195910). Otherwise a line on standard error says why
+    the definition computes instead.
     """
     T, D = config.block_size, config.n_embd // config.n_head
     query, key, value = (

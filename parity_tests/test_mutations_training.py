@@ -23,7 +23,7 @@ from parity_tests.twins import Twins, compare_states
 
 pytestmark = pytest.mark.thorough
 
-CONFIG = ModelConfig(31, 9, 2, 2, 24, dropout=0, bias=True, activation="gelu", tie_weights=True)
+CONFIG = ModelConfig(31, 9, 1, 2, 24, dropout=0, bias=True, activation="gelu", tie_weights=True)
 TWINS: dict[str, Any] = {"jax": nanogpt_jax, "torch": nanogpt_torch}
 Patch = Callable[[str, pytest.MonkeyPatch], None]
 
