@@ -59,7 +59,8 @@ class Checkpoints:
     def save(self, state: TrainingState, metadata: Metadata) -> None:
         """Save in the background; `state` must be nobody else's to change. A step is saved once.
 
-        Raises InputError where this save, or the one before, can't be written.
+        Raises InputError where this save, or the one before, can't be written, and for a state that is not
+        finite.
         """
         if state.step in self.steps:
             return
@@ -68,6 +69,8 @@ class Checkpoints:
             "first_moment": state.first_moment,
             "second_moment": state.second_moment,
         }
+        if not state.is_finite:
+            raise InputError(f"weights or moments are not finite at step {state.step}, which is not saved")
         checksums = {part: _checksums(arrays) for part, arrays in tree.items()}
         metadata = replace(metadata, step=state.step, checksums=checksums, versions=versions())
         items = {"state": self._args.StandardSave(tree), "metadata": self._args.JsonSave(metadata.as_dict())}
@@ -86,6 +89,8 @@ class Checkpoints:
                     f"this version reads format {FORMAT}"
                 )
             metadata, tree = Metadata.from_dict(restored.metadata), restored.state
+            if metadata.step != step:
+                raise ValueError(f"it was saved as step {metadata.step}")
             for part, checksums in metadata.checksums.items():
                 if _checksums(tree[part]) != checksums:
                     raise ValueError(f"a checksum of its {part} differs")

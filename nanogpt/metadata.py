@@ -1,6 +1,8 @@
 """The metadata of a checkpoint: everything but the arrays that is needed to go on, or to read it alone."""
 
+import hashlib
 import importlib.metadata
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -34,14 +36,23 @@ class Metadata:
     def as_dict(self) -> dict[str, Any]:
         """The JSON object that is saved."""
         metrics = self.metrics.as_dict() if self.metrics else None
-        return asdict(self) | {"metrics": metrics, "format": FORMAT}
+        values = asdict(self) | {"metrics": metrics, "format": FORMAT}
+        return values | {"sha256": _sha256(values)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Metadata":
         """The inverse of `as_dict`. Raises an exception where a value is missing or wrong."""
-        values = {name: value for name, value in values.items() if name != "format"}
+        values = dict(values)
+        # Older checkpoints have none.
+        if "sha256" in values and values.pop("sha256") != _sha256(values):
+            raise ValueError("the checksum of its metadata differs")
+        del values["format"]
         metrics = record_from_dict(values["metrics"]) if values["metrics"] else None
         return cls(**values | {"config": Config.from_dict(values["config"]), "metrics": metrics})
+
+
+def _sha256(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:

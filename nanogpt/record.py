@@ -48,6 +48,10 @@ class Evaluation(Record):
 
 
 def record_from_dict(values: dict[str, Any]) -> Record:
-    """The inverse of `as_dict`. Raises TypeError where a value is missing."""
+    """The inverse of `as_dict`. Raises TypeError where a value is missing or of another type."""
     given = {key: value for key, value in values.items() if key in KEYS and value is not None}
+    for key, value in given.items():
+        types = {"step": (int,), "sample": (str,)}.get(key, (int, float))
+        if type(value) not in types:
+            raise TypeError(f"{key} is {value!r}")
     return Evaluation(**given) if "val_loss" in given else Record(**given)

@@ -20,6 +20,11 @@ class TrainingState:
     second_moment: Weights
     """AdamW's running mean of the squared gradient."""
 
+    @property
+    def is_finite(self) -> bool:
+        parts = (self.weights, self.first_moment, self.second_moment)
+        return all(np.isfinite(array).all() for part in parts for array in part.values())
+
     @classmethod
     def initial(cls, config: ModelConfig, seed: int) -> "TrainingState":
         """Step 0 of fresh weights."""

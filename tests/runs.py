@@ -1,5 +1,6 @@
 """Cut a run, and compare one run with another."""
 
+import json
 import os
 import re
 import signal
@@ -10,7 +11,6 @@ import pytest
 
 import nanogpt.training.loop
 from nanogpt.checkpoint import Checkpoints
-from nanogpt.files import read_lines
 from nanogpt.record import Evaluation, Record
 from nanogpt.state import TrainingState
 from nanogpt.training.batches import StepInputs, step_inputs
@@ -45,7 +45,7 @@ def assert_same_run(actual: Path, expected: Path) -> None:
 
 def timeless(run: Path) -> list[Any]:
     """Read what a run measured and what its folder shows a person, without the times."""
-    records = read_lines(run / "metrics.jsonl")
+    records = json_lines(run / "metrics.jsonl")
     shown = [(run / name).read_text(encoding="utf-8") for name in REPORTS]
     shown[-1] = re.sub(r"\d+:\d\d:\d\d, [\d,]+ tokens/s", "", shown[-1])
     return [{key: record[key] for key in record.keys() - TIMES} for record in records] + shown
@@ -76,3 +76,8 @@ def interrupt_after(calls: int, monkeypatch: pytest.MonkeyPatch, number: int = s
         return step_inputs(*arguments)
 
     monkeypatch.setattr(nanogpt.training.loop, "step_inputs", counted)
+
+
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -65,6 +65,25 @@ def test_a_step_is_saved_once(tmp_path: Path) -> None:
     assert_same_weights(checkpoints.restore(3)[0].weights, state_at(3).weights)
 
 
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    checkpoints, good = saved(tmp_path, {3: 1.0}), state_at(5)
+    for part in ("weights", "first_moment", "second_moment"):
+        for value in (np.nan, np.inf):
+            name = "head.kernel"
+            array = getattr(good, part)[name] + np.float32(value)
+            state = replace(good, **{part: getattr(good, part) | {name: array}})
+            with pytest.raises(InputError, match="not finite at step 5"):
+                checkpoints.save(state, described(5, 1.0))
+    assert checkpoints.steps == [3]
+
+
+def test_a_checkpoint_under_another_step_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path, {3: 1.0}).close()
+    (tmp_path / "checkpoints/3").rename(tmp_path / "checkpoints/4")
+    with pytest.raises(InputError, match="it was saved as step 3"):
+        Checkpoints(tmp_path / "checkpoints", read_only=True).restore(4)
+
+
 def read_or_refused(checkpoints: Checkpoints, step: int, expected: dict[str, np.ndarray]) -> str | None:
     """Tell why a checkpoint was refused; one that was not must hold exactly what was saved."""
     try:

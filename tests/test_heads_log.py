@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanogpt.files import read_lines
 from tests.conftest import Train
-from tests.runs import interrupt_after
+from tests.runs import interrupt_after, json_lines
 
 
 def test_a_run_logs_how_its_heads_form(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ["--backend=torch", "--n_layer=2"]
     assert train("whole", *flags) == 0
     file = tmp_path / "whole/heads.jsonl"
-    records = read_lines(file)
+    records = json_lines(file)
     assert [record["step"] for record in records] == [0, 10, 20]
     for record in records:
         assert "previous character" in record["scores"].keys() == record["uniform"].keys()

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 import nanogpt
-from nanogpt.files import read_lines
 from nanogpt.language_model import read_checkpoint
 from nanogpt.training.metrics import evaluations, read_metrics
 from nanogpt.weights import Weights
 from tests.conftest import BACKENDS, ROOT, Train
-from tests.runs import PARTS, final_state
+from tests.runs import PARTS, final_state, json_lines
 
 # The version before nanogpt/ was cut into rooms trained it for 20 steps with jax, `tiny_flags` and OLD_FLAGS.
 # Its paths and its platform were made neutral by hand.
@@ -63,7 +62,7 @@ def test_an_old_run_goes_on(
         before, after = ((folder / name).read_bytes() for folder in (OLD_RUN, run))
         assert after.startswith(before), name
         added = [json.loads(line) for line in after.removeprefix(before).splitlines()]
-        assert added[-1].keys() == read_lines(OLD_RUN / name)[-1].keys()
+        assert added[-1].keys() == json_lines(OLD_RUN / name)[-1].keys()
         assert [line["step"] for line in added] == ([24, 28, 30] if name == "metrics.jsonl" else [30])
     assert final_state(run).step == 30
     first, *_, last = evaluations(read_metrics(run / "metrics.jsonl"))

@@ -110,9 +110,33 @@ def test_metadata_comes_back_from_its_json(metadata: Metadata) -> None:
 def test_metadata_with_a_missing_or_wrong_value_is_refused() -> None:
     whole = replace(Metadata(Config(), "ab"), metrics=Evaluation(step=0, train_loss=1, val_loss=1, sample=""))
     for missing in ("config", "vocabulary", "metrics"):
-        values = whole.as_dict()
+        values = without_checksum(whole)
         del values[missing]
         with pytest.raises((TypeError, KeyError), match=missing):
             Metadata.from_dict(values)
     with pytest.raises(TypeError, match="speed"):
-        Metadata.from_dict(whole.as_dict() | {"speed": 1})
+        Metadata.from_dict(without_checksum(whole) | {"speed": 1})
+
+
+def without_checksum(metadata: Metadata) -> dict[str, Any]:
+    """The JSON object as it was before it had a checksum of its own."""
+    values = metadata.as_dict()
+    del values["sha256"]
+    return values
+
+
+@given(METADATA)
+def test_metadata_without_a_checksum_is_read(metadata: Metadata) -> None:
+    assert Metadata.from_dict(without_checksum(metadata)) == metadata
+
+
+@given(METADATA, st.data())
+def test_a_changed_value_of_the_metadata_is_noticed(metadata: Metadata, data: st.DataObject) -> None:
+    values = metadata.as_dict()
+    key = data.draw(st.sampled_from(sorted(values)))
+    with pytest.raises((ValueError, KeyError)):
+        Metadata.from_dict(values | {key: "changed"})
+    del values[key]
+    if key != "sha256":
+        with pytest.raises((ValueError, KeyError)):
+            Metadata.from_dict(values)

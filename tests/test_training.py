@@ -13,12 +13,11 @@ import torch
 import nanogpt.training.log
 import nanogpt.training.pace
 from nanogpt.checkpoint import Checkpoints
-from nanogpt.files import read_lines
 from nanogpt.training.metrics import read_metrics
 from nanogpt.training.pace import Pace
 from nanogpt_torch.backend import Backend
 from tests.conftest import BACKENDS, Finished, Train
-from tests.runs import assert_same_run, final_state, interrupt_after, largest_difference, losses
+from tests.runs import assert_same_run, final_state, interrupt_after, json_lines, largest_difference, losses
 
 KEYS = [
     "step",
@@ -36,7 +35,7 @@ KEYS = [
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_run_writes_its_folder(backend: str, finished: Finished) -> None:
     run = finished(backend)
-    records = read_lines(run / "metrics.jsonl")
+    records = json_lines(run / "metrics.jsonl")
     assert [record["step"] for record in records] == [0, 4, 8, 10, 12, 16, 20]
     assert all(list(record) == KEYS for record in records)
     evaluations = [record for record in records if record["val_loss"] is not None]
@@ -113,10 +112,22 @@ def test_a_finished_run_says_how_to_train_longer(train: Train, capsys: pytest.Ca
     assert "To train longer: python train.py --out_dir run --max_iters 40" in capsys.readouterr().out
 
 
-def test_a_loss_that_is_no_number_stops_the_run(train: Train, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--learning_rate=1e30", "--min_lr=1e30", "--warmup_iters=0", "--grad_clip=0"]
-    assert train("run", "--backend=torch", *flags) == 2
-    assert "lower --learning_rate" in capsys.readouterr().err
+@pytest.mark.parametrize("interval", [1, 10])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_training_that_diverges_stops_and_saves_nothing(
+    backend: str, interval: int, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether an evaluation or the next batch meets it first; and the advice works."""
+    flags = ["--learning_rate=1e38", "--min_lr=1e38", "--warmup_iters=0", "--grad_clip=0"]
+    assert train("run", f"--backend={backend}", f"--eval_interval={interval}", *flags) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "with a learning rate of 1e+38: with a lower --learning_rate (and --min_lr) the same" in told
+    assert told.endswith("command goes on from step 0")
+    for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)  # NaN is no JSON
+    assert Checkpoints(tmp_path / "run/checkpoints", read_only=True).steps == [0]
+    assert train("run", "--learning_rate=1e-3", "--min_lr=1e-4") == 0
+    assert final_state(tmp_path / "run").step == 20
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

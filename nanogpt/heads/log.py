@@ -1,9 +1,13 @@
 """Log of how heads form: their scores at each evaluation of a run."""
 
+import operator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from nanogpt.backend import Backend
-from nanogpt.files import JsonLines
+from nanogpt.files import JsonLines, read_lines
 from nanogpt.heads.detectors import meanings, targets, unit_of
 from nanogpt.heads.scores import AttentionStatistics, attention, spread_windows
 from nanogpt.training.log import Progress
@@ -32,7 +36,7 @@ class HeadLog:
         self._targets = [targets([texts[token] for token in tokens_T]) for tokens_T in self._tokens_WT]
         self._names = list(meanings(unit_of(texts.values())))
         records = run.metrics.records
-        self._lines = JsonLines(run.out_dir / "heads.jsonl", records[-1].step if records else -1)
+        self._lines = JsonLines(run.out_dir / "heads.jsonl", records[-1].step if records else -1, excess)
 
     def __call__(self, progress: Progress) -> None:
         if self._lines is None or progress.kind != "evaluation":
@@ -51,3 +55,17 @@ class HeadLog:
                 "uniform": {name: round(float(uniform_J[number]), 4) for number, name in with_targets},
             }
         )
+
+
+def read_heads(file: Path) -> list[dict[str, Any]]:
+    """The lines of a `heads.jsonl`, without those that are damaged."""
+    return read_lines(file, excess)[0]
+
+
+def excess(line: dict[str, Any]) -> dict[str, list[list[float]]]:
+    """Excess over uniform attention `[L, H]` by detector. Raises an exception for a damaged line."""
+    operator.index(line["step"])
+    return {
+        name: (np.array(shares_LH, float) - line["uniform"][name]).tolist()
+        for name, shares_LH in line["scores"].items()
+    }

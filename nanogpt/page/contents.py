@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nanogpt.errors import InputError
-from nanogpt.files import read_lines
+from nanogpt.heads.log import excess, read_heads
 from nanogpt.heads.measure import HeadReport, measure_heads
 from nanogpt.language_model import LanguageModel, load, read_checkpoint
 from nanogpt.page.colours import colour_maps
@@ -137,17 +137,15 @@ def formation(folder: Path, last_step: int) -> dict[str, Any] | None:
 
     The shares come from `heads.jsonl`; the result is None if the run has none.
     """
-    records = [record for record in read_lines(folder / "heads.jsonl") if record["step"] <= last_step]
+    records = [record for record in read_heads(folder / "heads.jsonl") if record["step"] <= last_step]
     if not records:
         return None
     records = records[:: -(-len(records) // MAX_EVALUATIONS)]
-    names = [name for name in records[-1]["scores"] if all(name in record["scores"] for record in records)]
+    found = [excess(record) for record in records]
+    names = [name for name in found[-1] if all(name in by_detector for by_detector in found)]
     return {
         "steps": [record["step"] for record in records],
-        "excess": {
-            name: [(np.array(r["scores"][name]) - r["uniform"][name]).tolist() for r in records]
-            for name in names
-        },
+        "excess": {name: [by_detector[name] for by_detector in found] for name in names},
     }
 
 

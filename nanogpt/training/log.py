@@ -56,10 +56,7 @@ class Log:
         mfu = model_flops_utilization(config.model, speed, self.backend.device_name, config.run.dtype)
         for step, loss in zip(steps, losses_K.tolist(), strict=True):
             if not math.isfinite(loss):
-                raise InputError(
-                    f"the loss is {loss} at step {step + 1}: lower --learning_rate and start again, "
-                    "from the last checkpoint or anew"
-                )
+                raise self.diverged(f"the loss is {loss}", step + 1)
             self._last = Record(
                 step=step + 1,
                 loss=loss,
@@ -74,11 +71,23 @@ class Log:
         self._tell(Progress("call", self._last, left))
 
     def evaluation(self, train_loss: float, val_loss: float, sample: str) -> None:
-        """Note an evaluation after the last step."""
+        """Note an evaluation after the last step. Raises InputError when a loss is not finite."""
+        if not math.isfinite(train_loss + val_loss):
+            raise self.diverged(f"the losses are {train_loss} and {val_loss}", self._last.step)
         last = asdict(self._last) | {"elapsed": round(self.elapsed, 3)}
         evaluation = Evaluation(**last, train_loss=train_loss, val_loss=val_loss, sample=sample)
         self.run.metrics.append(evaluation)
         self._tell(Progress("evaluation", evaluation))
+
+    def diverged(self, what: str, step: int) -> InputError:
+        """The error of a training that has left the numbers, which says from where it can go on."""
+        rate = learning_rate_at(max(0, step - 1), self.run.config.training)
+        good = self.run.checkpoints.steps
+        advice = f"the same command goes on from step {good[-1]}" if good else "begin anew"
+        return InputError(
+            f"{what} at step {step}, with a learning rate of {rate:.3g}: with a lower --learning_rate "
+            f"(and --min_lr) {advice}"
+        )
 
     def _tell(self, progress: Progress) -> None:
         for follow in self.followers:

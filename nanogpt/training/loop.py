@@ -5,6 +5,7 @@ It drives either backend, and knows nobody who follows the run (log.py).
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ class Training:
         """
         interval, last = self.recipe.eval_interval, self.recipe.max_iters
         evaluated = {record.step for record in self.run.metrics.evaluations}
-        with stop_signals() as received:
+        with stop_signals() as received, self._saves():
             while True:
                 if self.recipe.is_evaluated(self.step) and self.step not in evaluated:
                     begun = time.perf_counter()
@@ -53,7 +54,6 @@ class Training:
                     break
                 self.steps_to(min((self.step // interval + 1) * interval, last), received)
             self._save()
-            self.run.checkpoints.wait()
         return received[0] if received else None
 
     def steps_to(self, stop: int, received: Sequence[int] = ()) -> None:
@@ -77,7 +77,18 @@ class Training:
             step = steps.stop
 
     def _save(self) -> None:
-        self.run.save(self.backend.state(), self.backend.name, self.log.elapsed)
+        state = self.backend.state()
+        if not state.is_finite:
+            raise self.log.diverged("the weights or moments are not finite", self.step)
+        self.run.save(state, self.backend.name, self.log.elapsed)
+
+    @contextmanager
+    def _saves(self) -> Iterator[None]:
+        """Wait for the save that runs in the background, also where an error ends the training."""
+        try:
+            yield
+        finally:
+            self.run.checkpoints.wait()
 
 
 def one_ahead(calls: Iterable[Call]) -> Iterator[Call]:

@@ -11,7 +11,7 @@ class Metrics:
 
     def __init__(self, file: Path, last_step: int) -> None:
         """Keep the records up to `last_step`: the later steps are about to be measured again."""
-        self._lines = JsonLines(file, last_step)
+        self._lines = JsonLines(file, last_step, record_from_dict)
         self.records = [record_from_dict(line) for line in self._lines.lines]
 
     def append(self, record: Record) -> None:
@@ -24,8 +24,8 @@ class Metrics:
 
 
 def read_metrics(file: Path) -> list[Record]:
-    """The records of a `metrics.jsonl`, without a last line that was cut short."""
-    return [record_from_dict(line) for line in read_lines(file)]
+    """The records of a `metrics.jsonl`, without lines that are damaged."""
+    return [record_from_dict(line) for line in read_lines(file, record_from_dict)[0]]
 
 
 def evaluations(records: list[Record]) -> list[Evaluation]:
