@@ -2,7 +2,8 @@
 
 import math
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any, Literal, get_type_hints
 
 from nanogpt.errors import InputError
 
@@ -31,6 +32,7 @@ class ModelConfig:
     """The head reuses the token embedding (GPT-2 does)."""
 
     def __post_init__(self) -> None:
+        _typed(self)
         _at_least(self, 1, "vocab_size", "block_size", "n_head", "n_embd")
         _at_least(self, 0, "n_layer")
         _fraction(self, "dropout")
@@ -69,6 +71,7 @@ class TrainingConfig:
     """It decides every random number: weights, batches, dropout."""
 
     def __post_init__(self) -> None:
+        _typed(self)
         _at_least(self, 1, "max_iters", "batch_size", "eval_interval", "log_interval")
         _at_least(self, 0, "warmup_iters", "seed")
         _at_least(self, 0.0, "learning_rate", "min_lr", "weight_decay", "grad_clip")
@@ -103,6 +106,7 @@ class RunConfig:
     """torch.compile the blocks of the torch model; jax always compiles."""
 
     def __post_init__(self) -> None:
+        _typed(self)
         _one_of(self, "backend", "auto", "jax", "torch")
         _one_of(self, "dtype", "float32", "tf32", "bfloat16")
 
@@ -144,6 +148,21 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
     progress = (step - config.warmup_iters) / max(1, config.max_iters - config.warmup_iters)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return config.min_lr + cosine * (config.learning_rate - config.min_lr)
+
+
+def _typed(config: Any) -> None:
+    """Raises InputError for a value of another type than its field's: a file may hold any."""
+    numbers_of = {int: Integral, float: Real}
+    for name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if kind in (int, float):
+            fits = isinstance(value, numbers_of[kind]) and not isinstance(value, bool)
+        else:
+            fits = kind not in (bool, str) or isinstance(value, kind)
+        if not fits:
+            raise InputError(f"{name} {value!r:.40} must be of type {kind.__name__}")
+        if isinstance(value, Integral) and abs(int(value)) >= 2**63:
+            raise InputError(f"{name} is out of range: it must be below 2**63")
 
 
 def _at_least(config: Any, least: float, *names: str) -> None:

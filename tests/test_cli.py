@@ -88,14 +88,30 @@ def test_a_wrong_value_gets_one_line(
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"model": {}, "training": {"speed": 1}, "run": {}}'])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "config.json can't be read"),
+        ("[]", "config.json can't be read"),
+        ('{"model": {}, "training": {"speed": 1}, "run": {}}', "config.json can't be read"),
+        ("\ufeff{}", "config.json can't be read"),
+        ("[" * 100_000, "config.json can't be read"),
+        ('{"model": {"n_layer": 2.0}, "training": {}, "run": {}}', "n_layer 2.0 must be of type int"),
+        (
+            f'{{"model": {{"n_layer": 1{"0" * 400}}}, "training": {{}}, "run": {{}}}}',
+            "n_layer is out of range",
+        ),
+    ],
+    ids=["cut", "a list", "an unknown key", "a byte order mark", "deep", "a float", "many digits"],
+)
 def test_a_broken_config_gets_one_line(
-    content: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    content: str, message: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/config.json").write_text(content)
+    (tmp_path / "run/config.json").write_text(content, encoding="utf-8")
     assert train("run") == 2
-    assert "config.json can't be read" in capsys.readouterr().err
+    (told,) = capsys.readouterr().err.splitlines()
+    assert message in told
 
 
 def test_flags_not_given_are_the_runs(train: Train, tmp_path: Path, text_file: Path) -> None:

@@ -113,7 +113,7 @@ def saved_config(out_dir: Path) -> Config | None:
         return Config.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except InputError:
         raise
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
             f"{file} can't be read ({error}): mend it, or delete it to go by the flags"
         ) from None
