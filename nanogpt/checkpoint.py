@@ -6,11 +6,15 @@ and are committed by rename, so a killed one leaves nothing that could be taken 
 """
 
 import hashlib
+import json
 import logging
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -28,23 +32,18 @@ class Checkpoints:
 
     def __init__(self, directory: Path, *, read_only: bool = False) -> None:
         orbax = _orbax()
-        policies = orbax.checkpoint_managers
-        best = policies.BestN(
-            get_metric_fn=lambda metrics: -metrics["val_loss"],
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
         options = orbax.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(KEEP_LATEST), best]),
-            best_fn=lambda metrics: metrics["val_loss"],
-            best_mode="min",
+            preservation_policy=self,
+            lightweight_initialize=True,  # without the files of each step, one of which may be damaged
             cleanup_tmp_directories=not read_only,
             create=not read_only,
             read_only=read_only,
         )
         self.directory = directory.absolute()
-        self._manager = orbax.CheckpointManager(self.directory, options=options)
+        self._open = partial(orbax.CheckpointManager, self.directory, options=options)
+        self._manager = self._open()
         self._args = orbax.args
+        self._losses = {step: self._read_loss(step) for step in self._manager.all_steps()}
 
     @property
     def steps(self) -> list[int]:
@@ -54,7 +53,7 @@ class Checkpoints:
     @property
     def best_step(self) -> int | None:
         """The step of the lowest validation loss among those kept."""
-        return self._manager.best_step()
+        return self._best_of(self._manager.all_steps())
 
     def save(self, state: TrainingState, metadata: Metadata) -> None:
         """Save in the background; `state` must be nobody else's to change. A step is saved once.
@@ -74,9 +73,9 @@ class Checkpoints:
         checksums = {part: _checksums(arrays) for part, arrays in tree.items()}
         metadata = replace(metadata, step=state.step, checksums=checksums, versions=versions())
         items = {"state": self._args.StandardSave(tree), "metadata": self._args.JsonSave(metadata.as_dict())}
-        metrics = {"val_loss": metadata.metrics.val_loss} if metadata.metrics else None
+        self._losses[state.step] = metadata.metrics.val_loss if metadata.metrics else None
         with told_in_a_line(f"no checkpoint can be written to {self.directory}"):
-            self._manager.save(state.step, args=self._args.Composite(**items), metrics=metrics, force=True)
+            self._manager.save(state.step, args=self._args.Composite(**items), force=True)
 
     def restore(self, step: int) -> tuple[TrainingState, Metadata]:
         """State and metadata of a step. Raises InputError when they are not exactly what was saved."""
@@ -100,7 +99,8 @@ class Checkpoints:
         """Move a checkpoint out of the way of a new one of its step. Returns where it is now."""
         aside = free_name(self.directory.parent / f"damaged-{step}")
         (self.directory / str(step)).rename(aside)
-        self._manager.reload()
+        self._manager.close()
+        self._manager = self._open()
         return aside
 
     def wait(self) -> None:
@@ -110,6 +110,26 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax asks which checkpoints to keep: the latest ones, and the one of the lowest loss."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*sorted(steps)[-KEEP_LATEST:], self._best_of(steps)}
+        return [step in kept for step in steps]
+
+    def _best_of(self, steps: Iterable[int]) -> int | None:
+        losses = {step: self._losses.get(step) for step in steps}
+        known = {step: loss for step, loss in losses.items() if loss is not None}
+        return min(known, key=lambda step: (known[step], -step), default=None)
+
+    def _read_loss(self, step: int) -> float | None:
+        """The validation loss of a checkpoint; none for one that was not evaluated or is damaged."""
+        try:
+            content = (self.directory / str(step) / "metadata/metadata").read_text(encoding="utf-8")
+            metrics = Metadata.from_dict(json.loads(content)).metrics
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            return None
+        return metrics.val_loss if metrics else None
 
 
 def _checksums(arrays: Weights) -> dict[str, str]:
