@@ -20,9 +20,16 @@ NAMES = [
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\xff{", b'{"val_los": 3.0}'], ids=["empty", "no text", "another key"]
+    ("name", "content"),
+    [
+        *((name, b"") for name in sorted([*NAMES, ARRAYS])),
+        *(
+            (name, content)
+            for name in ("metadata/metadata", "metrics/metrics")
+            for content in (b"\xff{", b"{}")
+        ),
+    ],
 )
-@pytest.mark.parametrize("name", sorted([*NAMES, ARRAYS]))
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's event loop
 def test_a_run_with_a_damaged_file_goes_on(
     name: str, content: bytes, finished_run: Path, train: Train, capsys: pytest.CaptureFixture[str]
