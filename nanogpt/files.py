@@ -32,7 +32,7 @@ class JsonLines:
         if damaged:
             copy = shutil.copy(file, free_name(file.with_name(f"damaged-{file.name}")))
             numbers = ", ".join(map(str, damaged))
-            print(f"{file} is damaged in line {numbers}; as it was, it is now {copy}", file=sys.stderr)
+            print(f"{file} is damaged in line {numbers}: a copy of it is kept as {copy}", file=sys.stderr)
         self.lines = [line for line in lines if line["step"] <= last_step]
         write_atomically(file, "".join(json.dumps(line) + "\n" for line in self.lines))
 
