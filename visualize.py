@@ -2,7 +2,10 @@
 
 import sys
 
-from nanogpt.cli.visualize import visualize_main
+from nanogpt.cli.signals import obey_signals
 
 if __name__ == "__main__":
+    obey_signals()  # before the imports, which take seconds
+    from nanogpt.cli.visualize import visualize_main
+
     sys.exit(visualize_main())

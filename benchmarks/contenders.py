@@ -1,8 +1,10 @@
 """Our contenders and the machine's limits. Each function makes one contender's step, in its own process."""
 
+import atexit
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +56,11 @@ def loop(shape: Shape, name: str) -> Step:
     (folder / "text.txt").write_text("".join(map(chr, characters)), encoding="utf-8")
     recipe = TrainingConfig(batch_size=shape.batch_size, eval_interval=10**9)
     config = Config(shape.model, recipe, RunConfig(data=str(folder / "text.txt"), device="cpu"))
-    run = open_run(config, folder / "run", resume="auto", backend=name, say=print, warn=print)
+    opened = ExitStack()  # as long as the process
+    atexit.register(opened.close)
+    run = opened.enter_context(
+        open_run(config, folder / "run", resume="auto", backend=name, say=print, warn=print)
+    )
     model = load_backend(name)(run.config.model, recipe, run.state, device="cpu")
     trainer = Training(run, model)
     return lambda number: trainer.steps_to(trainer.step + LOOP_STEPS)

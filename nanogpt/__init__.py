@@ -1,7 +1,20 @@
 """nanoGPT, twice: the core that both backends share."""
 
+from typing import TYPE_CHECKING, Any
+
 from nanogpt.errors import InputError
-from nanogpt.language_model import LanguageModel, load
 from nanogpt.version import __version__
 
+if TYPE_CHECKING:
+    from nanogpt.language_model import LanguageModel, load
+
 __all__ = ["InputError", "LanguageModel", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import numpy and the rest when they are asked for: before that, a command obeys Ctrl-C."""
+    if name in ("LanguageModel", "load"):
+        import nanogpt.language_model
+
+        return getattr(nanogpt.language_model, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

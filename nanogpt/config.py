@@ -3,9 +3,12 @@
 import math
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from nanogpt.errors import InputError
+
+MAX_LAYERS = 10_000
+MAX_FLOAT = 1e38  # float32 ends at 3.4e38
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class ModelConfig:
         _at_least(self, 1, "vocab_size", "block_size", "n_head", "n_embd")
         _at_least(self, 0, "n_layer")
         _fraction(self, "dropout")
-        _one_of(self, "activation", "relu", "gelu")
+        if self.n_layer > MAX_LAYERS:
+            raise InputError(f"n_layer {self.n_layer} is out of range: it must be at most {MAX_LAYERS:,}")
         if self.n_embd % self.n_head:
             raise InputError(f"n_embd {self.n_embd} is not divisible by n_head {self.n_head}")
 
@@ -107,8 +111,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _typed(self)
-        _one_of(self, "backend", "auto", "jax", "torch")
-        _one_of(self, "dtype", "float32", "tf32", "bfloat16")
+        if not self.data:
+            raise InputError("data '' names no text: take auto, shakespeare, python, a file or a folder")
 
 
 @dataclass(frozen=True)
@@ -151,18 +155,20 @@ def learning_rate_at(step: int, config: TrainingConfig) -> float:
 
 
 def _typed(config: Any) -> None:
-    """Raises InputError for a value of another type than its field's: a file may hold any."""
+    """Raises InputError for a value of another type than its field's, or too large: a file may hold any."""
     numbers_of = {int: Integral, float: Real}
     for name, kind in get_type_hints(type(config)).items():
         value = getattr(config, name)
-        if kind in (int, float):
-            fits = isinstance(value, numbers_of[kind]) and not isinstance(value, bool)
-        else:
-            fits = kind not in (bool, str) or isinstance(value, kind)
-        if not fits:
+        if choices := get_args(kind):
+            if value not in choices:
+                raise InputError(f"{name} {value!r:.40} is none of {', '.join(choices)}")
+            continue
+        if not isinstance(value, numbers_of.get(kind, kind)) or isinstance(value, bool) != (kind is bool):
             raise InputError(f"{name} {value!r:.40} must be of type {kind.__name__}")
         if isinstance(value, Integral) and abs(int(value)) >= 2**63:
             raise InputError(f"{name} is out of range: it must be below 2**63")
+        if kind is float and abs(value) > MAX_FLOAT:
+            raise InputError(f"{name} {value:g} is out of range: it must be at most {MAX_FLOAT:g}")
 
 
 def _at_least(config: Any, least: float, *names: str) -> None:
@@ -177,8 +183,3 @@ def _fraction(config: Any, *names: str) -> None:
         value = getattr(config, name)
         if not 0 <= value < 1:
             raise InputError(f"{name} {value} is out of range: it must be at least 0 and below 1")
-
-
-def _one_of(config: Any, name: str, *choices: str) -> None:
-    if getattr(config, name) not in choices:
-        raise InputError(f"{name} {getattr(config, name)!r} is none of {', '.join(choices)}")

@@ -8,6 +8,11 @@ class InputError(ValueError):
     """Bad input, described in one line that says what to change. Commands print it and exit with 2."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of the message of an exception, or its name where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 @contextmanager
 def told_in_a_line(what: str) -> Iterator[None]:
     """Turn any exception of a library into an InputError: `what`, then the first line of its message."""
@@ -16,4 +21,4 @@ def told_in_a_line(what: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{what}: {(str(error) or type(error).__name__).splitlines()[0][:200]}") from None
+        raise InputError(f"{what}: {first_line(error)}") from error

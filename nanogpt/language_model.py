@@ -11,11 +11,15 @@ from nanogpt.checkpoint import Checkpoints
 from nanogpt.choice import load_backend
 from nanogpt.config import ModelConfig
 from nanogpt.errors import InputError
+from nanogpt.memory import require_memory
 from nanogpt.metadata import Metadata
-from nanogpt.sampling import SamplingPolicy, sampling_uniforms
+from nanogpt.sampling import checked_policy, sampling_uniforms
 from nanogpt.state import TrainingState
 from nanogpt.text.corpus import windows
-from nanogpt.text.tokenizer import Tokenizer, decode_stream, find_tokenizer
+from nanogpt.text.tokenizer import Tokenizer, decode_stream, tokenizer_of
+
+PART_TOKENS = 2**14
+"""A part of an evaluation takes a CPU less than a second, so that Ctrl-C need not wait for all of it."""
 
 
 class LanguageModel:
@@ -38,7 +42,11 @@ class LanguageModel:
         """Attention weights `[L, B, H, T, T]` of every layer, head and query."""
         if self.config.n_layer == 0:
             raise InputError("a model with n_layer 0 has no attention")
-        return self.backend.attention(self._checked(tokens_BT))
+        tokens_BT = self._checked(tokens_BT)
+        B, T = tokens_BT.shape
+        size = 4 * self.config.n_layer * B * self.config.n_head * T**2
+        require_memory(f"the attention of {B} rows of {T} tokens", size)
+        return self.backend.attention(tokens_BT)
 
     def loss(self, tokens: np.ndarray) -> float:
         """Mean loss over a text of any length `[N]`, N >= 2, in windows of block_size tokens."""
@@ -67,11 +75,9 @@ class LanguageModel:
         One `seed` gives one text on both backends; `sample` numbers the texts of a seed.
         Raises InputError for an empty prompt, an unknown character or an option out of range.
         """
-        policy = SamplingPolicy(temperature, top_k, top_p)
-        if max_tokens < 0:
-            raise InputError(f"max_tokens {max_tokens} is out of range: it must be at least 0")
-        if not 0 <= seed < 2**32:
-            raise InputError(f"seed {seed} is out of range: it must be at least 0 and below 2**32")
+        policy = checked_policy(
+            max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
+        )
         prompt_BT = self.tokenizer.encode(prompt)[None]
         if not prompt_BT.size:
             raise InputError("the prompt is empty or unknown to the tokenizer: the model goes on from tokens")
@@ -93,8 +99,19 @@ class LanguageModel:
 
 def mean_loss(backend: Backend, tokens_N: np.ndarray, block_size: int) -> float:
     """Mean loss in nats of every token of a text but its first, in non-overlapping windows."""
+    losses = [*losses_in_parts(backend, tokens_N, block_size)]
+    return float(np.concatenate(losses).mean(dtype=np.float64))
+
+
+def losses_in_parts(backend: Backend, tokens_N: np.ndarray, block_size: int) -> Iterator[np.ndarray]:
+    """Loss in nats of every token of a text but its first: `[n]` at a time, n of about PART_TOKENS."""
     tokens_WT, real_WT = windows(tokens_N, block_size)
-    return float(backend.losses(tokens_WT)[real_WT].mean(dtype=np.float64))
+    rows = min(len(tokens_WT), max(1, PART_TOKENS // block_size))
+    missing = -len(tokens_WT) % rows  # of the last part, which is to have the shape of the others
+    tokens_WT, real_WT = (np.pad(array, ((0, missing), (0, 0))) for array in (tokens_WT, real_WT))
+    for start in range(0, len(tokens_WT), rows):
+        part = slice(start, start + rows)
+        yield backend.losses(tokens_WT[part])[real_WT[part]]
 
 
 def load(
@@ -110,7 +127,7 @@ def load(
     backend_class = load_backend(backend)
     state, metadata = read_checkpoint(run_directory, checkpoint)
     config = metadata.config.model
-    tokenizer = find_tokenizer(run_directory, metadata.vocabulary, config.vocab_size)
+    tokenizer = tokenizer_of(run_directory, metadata)
     return LanguageModel(backend_class(config, None, state, device=device), config, tokenizer, metadata)
 
 

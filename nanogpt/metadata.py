@@ -27,6 +27,8 @@ class Metadata:
     """Seconds of training."""
     metrics: Evaluation | None = None
     """The evaluation at this step, if there was one."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of files of the run's folder, by name: its measurements and its tokenizer.json."""
     step: int = 0
     checksums: dict[str, dict[str, str]] = field(default_factory=dict)
     """SHA-256 of every array by name, for weights and both moments."""

@@ -9,4 +9,4 @@ def micro_batch_rows(batch_size: int, block_size: int, device: str, tokens: int)
     if device != "cpu":
         return batch_size
     most = max(1, tokens // block_size)
-    return max(rows for rows in range(1, batch_size + 1) if batch_size % rows == 0 and rows <= most)
+    return max(rows for rows in range(1, min(batch_size, most) + 1) if batch_size % rows == 0)

@@ -56,7 +56,7 @@ def dropout_keys(seed: int, step: int, rows_B: np.ndarray) -> np.ndarray:
     A row's key, and so its mask, depends on neither the micro-batch nor the device that computes it.
     """
     keys_12 = mix(np.array([[0x9E3779B9, 0x85EBCA6B]], np.uint32) ^ np.uint32(seed))
-    keys_12 = mix(keys_12 ^ np.uint32(step))
+    keys_12 = mix(keys_12 ^ np.uint32(step % 2**32))
     return mix(keys_12 ^ rows_B.astype(np.uint32)[:, None])
 
 

@@ -12,6 +12,7 @@ from nanogpt.errors import InputError
 from nanogpt.randomness import uniforms
 
 TOKENS_PER_BLOCK = 16  # generated in one call of the backend, and so shown together
+MAX_TOKENS = 10_000_000  # of one text, whose random numbers are drawn at once
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,31 @@ class SamplingPolicy:
     """Keep the fewest likeliest tokens whose probabilities reach p (Holtzman et al. 2020)."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"temperature {self.temperature} is out of range: it must be at least 0")
+        # Beyond these, float32 can no longer tell the scaled logits apart.
+        if self.temperature != 0 and not 1e-6 <= self.temperature <= 1e6:
+            raise InputError(
+                f"temperature {self.temperature} is out of range: it must be 0, or from 1e-6 to 1e6"
+            )
         if self.top_k is not None and self.top_k < 1:
             raise InputError(f"top_k {self.top_k} is out of range: it must be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p {self.top_p} is out of range: it must be above 0 and at most 1")
+
+
+def checked_policy(
+    *, max_tokens: int, temperature: float, top_k: int | None, top_p: float | None, seed: int
+) -> SamplingPolicy:
+    """The policy of a text, from the options of `LanguageModel.stream`.
+
+    Raises InputError if one is out of range.
+    """
+    if not 0 <= max_tokens <= MAX_TOKENS:
+        raise InputError(
+            f"max_tokens {max_tokens} is out of range: it must be at least 0 and at most {MAX_TOKENS:,}"
+        )
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed {seed} is out of range: it must be at least 0 and below 2**32")
+    return SamplingPolicy(temperature, top_k, top_p)
 
 
 def token_blocks(count: int, inside: int) -> Iterator[tuple[slice, bool]]:

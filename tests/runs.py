@@ -1,19 +1,22 @@
 """Cut a run, and compare one run with another."""
 
+import importlib
 import json
 import os
 import re
 import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import nanogpt.training.loop
 from nanogpt.checkpoint import Checkpoints
+from nanogpt.cli import signals
 from nanogpt.record import Evaluation, Record
 from nanogpt.state import TrainingState
-from nanogpt.training.batches import StepInputs, step_inputs
 from tests.conftest import assert_same_weights
 
 PARTS = ("weights", "first_moment", "second_moment")
@@ -66,16 +69,32 @@ def largest_difference(actual: dict[tuple[int, str], float], expected: dict[tupl
     return max(abs(actual[key] - expected[key]) for key in expected)
 
 
-def interrupt_after(calls: int, monkeypatch: pytest.MonkeyPatch, number: int = signal.SIGINT) -> None:
-    """Send this process a signal when a run hands over its call number `calls`."""
-    made = iter(range(1, 1000))
+@contextmanager
+def interrupted_after(
+    calls: int, number: int = signal.SIGINT, function: str = "loop.step_inputs"
+) -> Iterator[None]:
+    """Send this process a signal at call number `calls` of a function of training: one that begins steps."""
+    module, _, name = function.partition(".")
+    room = importlib.import_module(f"nanogpt.training.{module}")
+    original, made = getattr(room, name), iter(range(1, 1000))
 
-    def counted(*arguments: Any) -> StepInputs:
+    def counted(*arguments: Any) -> Any:
         if next(made) == calls:
             os.kill(os.getpid(), number)
-        return step_inputs(*arguments)
+            while not signals._received:
+                time.sleep(0.001)
+        return original(*arguments)
 
-    monkeypatch.setattr(nanogpt.training.loop, "step_inputs", counted)
+    before = {number: signal.getsignal(number) for number in signals.NUMBERS}
+    signals.obey_signals()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(room, name, counted)
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(signal.set_wakeup_fd(-1))
 
 
 def json_lines(file: Path) -> list[dict[str, Any]]:

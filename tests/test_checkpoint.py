@@ -1,9 +1,12 @@
 """A checkpoint comes back to the last bit, or is refused."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orbax.checkpoint._src.metadata.checkpoint
 import pytest
 
 from nanogpt.checkpoint import KEEP_LATEST, Checkpoints
@@ -56,6 +59,22 @@ def test_the_latest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert len(checkpoints.steps) == KEEP_LATEST + 1
     reopened = Checkpoints(tmp_path / "checkpoints", read_only=True)
     assert (reopened.steps, reopened.best_step) == ([2, 5, 6], 2)
+
+
+def test_a_save_waits_for_all_of_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orbax describes each step in a small file, which a thread of its own writes."""
+    store = orbax.checkpoint._src.metadata.checkpoint._MetadataStoreImpl
+    write = store.write
+
+    def late(*arguments: Any, **options: Any) -> None:
+        time.sleep(0.3)
+        write(*arguments, **options)
+
+    monkeypatch.setattr(store, "write", late)
+    checkpoints = saved(tmp_path, {3: 1.0})
+    assert checkpoints.steps == [3]
+    assert (tmp_path / "checkpoints/3/_CHECKPOINT_METADATA").stat().st_size
+    checkpoints.close()
 
 
 def test_a_step_is_saved_once(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+import nanogpt.cli.train
 from nanogpt.cli.sample import sample_main
 from nanogpt.cli.train import train_main
+from nanogpt.errors import InputError
 from tests.conftest import Train
 
 
@@ -30,7 +32,7 @@ def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         r"\w+",
         """backend preset data out_dir resume device dtype seed max_iters batch_size block_size n_layer n_head
         n_embd dropout bias activation tie_weights learning_rate min_lr warmup_iters weight_decay beta1 beta2
-        grad_clip eval_interval log_interval compile quiet log""",
+        grad_clip eval_interval log_interval compile quiet log debug""",
     )
     with pytest.raises(SystemExit) as end:
         train_main(["--preset=quick", "--help"])
@@ -121,3 +123,19 @@ def test_flags_not_given_are_the_runs(train: Train, tmp_path: Path, text_file: P
     assert '"beta2": 0.5' in config
     assert f'"data": "{text_file}"' in config
     assert '"max_iters": 25' in config
+
+
+def test_debug_shows_the_traceback_of_an_error(
+    train: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("a mistake of ours\nand more of it")
+
+    monkeypatch.setattr(nanogpt.cli.train, "train_flags", fail)
+    assert train("run") == 1
+    assert capsys.readouterr().err == "error: TypeError: a mistake of ours (--debug shows where)\n"
+    with pytest.raises(TypeError, match="a mistake of ours"):
+        train("run", "--debug")
+    monkeypatch.undo()
+    with pytest.raises(InputError):
+        train("run", "--data=nowhere", "--debug")

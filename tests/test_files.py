@@ -87,6 +87,36 @@ def test_a_run_with_a_damaged_line_goes_on(
     assert kept[-1]["step"] == 30
 
 
+def change_a_digit(lines: list[bytes]) -> list[bytes]:
+    return [lines[0].replace(b"0.", b"1.", 1), *lines[1:]]
+
+
+CHANGES = {
+    "a digit": change_a_digit,
+    "a lost line": lambda lines: lines[1:],
+    "lost at the end": lambda lines: lines[:-1],
+    "all lost": lambda lines: [],
+    "twice": lambda lines: [*lines, lines[-1]],
+    "out of order": lambda lines: lines[::-1],
+}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "heads.jsonl"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_line_that_was_lost_or_changed_is_told(
+    change: str, name: str, finished_run: Path, train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = shutil.copytree(finished_run, Path("run")) / name
+    damaged = b"".join(CHANGES[change](file.read_bytes().splitlines(keepends=True)))
+    file.write_bytes(damaged)
+    assert train("run", "--max_iters=24", "--quiet") == 0
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told == f"run/{name} has lost or changed lines: a copy of it is kept as run/damaged-{name}"
+    assert Path(f"run/damaged-{name}").read_bytes() == damaged
+    assert train("run", "--max_iters=28", "--quiet") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_line_of_the_heads_must_be_whole(finished_run: Path) -> None:
     line = json_lines(finished_run / "heads.jsonl")[0]
     name = next(iter(line["scores"]))

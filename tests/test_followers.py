@@ -16,7 +16,7 @@ from nanogpt.training.log import Progress, forgiving
 from nanogpt.training.metrics import read_metrics
 from nanogpt.training.pace import seconds_left
 from tests.conftest import BACKENDS, ROOT, Train, tiny_flags
-from tests.runs import REPORTS, assert_same_run, interrupt_after, record
+from tests.runs import REPORTS, assert_same_run, interrupted_after, record
 
 
 @pytest.mark.parametrize(("max_iters", "eval_interval"), [(30, 10), (25, 10), (7, 10), (10, 1)])
@@ -81,8 +81,7 @@ def test_a_report_that_cannot_be_written_is_told_once_and_stops_nothing(
 def test_tensorboard_reads_what_was_measured(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch:
-        interrupt_after(3, patch)
+    with interrupted_after(3):
         assert train("run", "--backend=torch", "--log=tensorboard") == 128 + 2
     assert train("run", "--log=tensorboard") == 0
     records = read_metrics(tmp_path / "run/metrics.jsonl")

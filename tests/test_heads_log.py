@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import Train
-from tests.runs import interrupt_after, json_lines
+from tests.runs import interrupted_after, json_lines
 
 
 def test_a_run_logs_how_its_heads_form(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,8 +25,7 @@ def test_a_run_logs_how_its_heads_form(train: Train, tmp_path: Path, monkeypatch
                 assert np.allclose(shares_LH, record["uniform"][name], atol=0.02)
     assert records[0]["scores"] != records[-1]["scores"]
 
-    with monkeypatch.context() as patch:
-        interrupt_after(3, patch)
+    with interrupted_after(3):
         assert train("cut", *flags) > 128
     with (tmp_path / "cut/heads.jsonl").open("a") as lines:
         lines.write(json.dumps(records[-1]) + "\n")  # a run killed at the end leaves such a line

@@ -10,7 +10,7 @@ from tests.sources import imported
 LAYERS = [
     *("errors", "version", "randomness", "files", "micro_batches", "record"),
     *("config", "presets", "weights", "metadata", "sampling", "state"),
-    *("backend", "choice", "checkpoint"),
+    *("backend", "choice", "memory", "checkpoint"),
     *("text", "language_model", "__init__"),
     *("training", "report", "heads", "page", "cli", "huggingface"),
 ]

@@ -86,6 +86,13 @@ def test_masks_of_seeds_steps_sites_and_rows_are_independent() -> None:
         assert np.abs(shifted).max() < 5 / np.sqrt(4096 - shift), f"neighbours {shift} apart"
 
 
+def test_any_step_has_keys() -> None:
+    """After 2**32 steps they begin anew; random bits never do."""
+    rows_B = np.arange(3)
+    assert (dropout_keys(5, 2**40 + 9, rows_B) == dropout_keys(5, 9, rows_B)).all()
+    assert (random_bits(5, "batches", 2**40 + 9, 3) != random_bits(5, "batches", 9, 3)).all()
+
+
 def test_a_mask_belongs_to_the_row_not_to_the_batch() -> None:
     whole = keep_mask(fold_in(dropout_keys(5, 9, np.arange(8)), 1), (3, 7), 0.3)
     part = keep_mask(fold_in(dropout_keys(5, 9, np.arange(4, 8)), 1), (3, 7), 0.3)

@@ -43,7 +43,7 @@ CONFIGS = st.builds(
         beta1=SHARES,
         seed=st.integers(0, 2**32 - 1),
     ),
-    st.builds(RunConfig, data=st.text(), compile=st.booleans()),
+    st.builds(RunConfig, data=st.text(min_size=1), compile=st.booleans()),
 )
 NAMED = st.dictionaries(st.text(), st.text(), max_size=3)
 METADATA = st.builds(

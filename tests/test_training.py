@@ -13,11 +13,11 @@ import torch
 import nanogpt.training.log
 import nanogpt.training.pace
 from nanogpt.checkpoint import Checkpoints
-from nanogpt.training.metrics import read_metrics
+from nanogpt.training.metrics import evaluations, read_metrics
 from nanogpt.training.pace import Pace
 from nanogpt_torch.backend import Backend
 from tests.conftest import BACKENDS, Finished, Train
-from tests.runs import assert_same_run, final_state, interrupt_after, json_lines, largest_difference, losses
+from tests.runs import assert_same_run, final_state, interrupted_after, json_lines, largest_difference, losses
 
 KEYS = [
     "step",
@@ -94,13 +94,33 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     flags = [f"--backend={backend}", "--dropout=0.2"]
-    with monkeypatch.context() as patch:
-        interrupt_after(3, patch, number)
+    with interrupted_after(3, number):
         assert train("cut", *flags) == 128 + number
     assert "Stopped and saved. To go on: python train.py --out_dir cut" in capsys.readouterr().out
     assert 0 < final_state(tmp_path / "cut").step < 20
     assert train("cut") == 0
     assert_same_run(tmp_path / "cut", finished(backend, "--dropout=0.2"))
+
+
+@pytest.mark.parametrize(("calls", "step"), [(3, 10), (6, 20)])
+def test_an_evaluation_that_is_cut_short_is_made_later(
+    calls: int, step: int, train: Train, finished: Finished, tmp_path: Path
+) -> None:
+    """Each evaluation reads two texts; the first one is at step 0."""
+    with interrupted_after(calls, function="evaluation.losses_in_parts"):
+        assert train("cut", "--backend=torch") == 128 + signal.SIGINT
+    checkpoints = Checkpoints(tmp_path / "cut/checkpoints", read_only=True)
+    assert checkpoints.steps[-1] == step
+    assert checkpoints.restore(step)[1].metrics is None
+    assert train("cut") == 0
+    assert_same_run(tmp_path / "cut", finished("torch"))
+    reopened = Checkpoints(tmp_path / "cut/checkpoints", read_only=True)
+    measured = evaluations(read_metrics(tmp_path / "cut/metrics.jsonl"))
+    losses = {record.step: record.val_loss for record in measured}
+    for kept in reopened.steps:
+        metrics = reopened.restore(kept)[1].metrics
+        assert metrics is not None
+        assert metrics.val_loss == losses[kept]
 
 
 def test_a_finished_run_says_how_to_train_longer(train: Train, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The common part of the front doors: flags, errors told in a line, the newest run."""
 
+import io
 import os
 import re
 import sys
@@ -9,8 +10,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from nanogpt.errors import InputError
-from nanogpt.text.corpus import decode_text, read_text
+from nanogpt.errors import InputError, first_line
+from nanogpt.text.corpus import read_stream, read_text
 
 Flags = TypeVar("Flags")
 
@@ -18,21 +19,29 @@ Flags = TypeVar("Flags")
 def guarded(main: Callable[[list[str]], int], arguments: list[str] | None) -> int:
     """Run a front door on `arguments`, or on those of the command line. Returns its exit code.
 
-    That is 2 for bad input, which is told in one line without a traceback, and 1 for an error of the system.
+    That is 2 for bad input and 1 for any other error. Both are told in a line; --debug shows the traceback.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an encoding may lack a character
     try:
-        return main(sys.argv[1:] if arguments is None else arguments)
-    except InputError as error:
-        tell(f"error: {error}")
-        return 2
+        return main([argument for argument in arguments if argument != "--debug"])
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         # The reader of our output has left. Nothing more can be written there, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:  # a full disk, a folder that may not be written to
-        tell(f"error: {error}")
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        if isinstance(error, InputError):
+            tell(f"error: {error}")
+            return 2
+        # A full disk, a folder that may not be written to, a mistake of ours.
+        kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+        tell(f"error: {kind}{first_line(error)} (--debug shows where)")
         return 1
 
 
@@ -53,8 +62,8 @@ def tell(text: str) -> None:
 def given_text(text: str) -> str:
     """A text as flags give it: itself, the file of `@file`, or standard input for `-`."""
     if text == "-":
-        return decode_text(sys.stdin.buffer.read(), "standard input")
-    return read_text(Path(text[1:])) if text.startswith("@") else text
+        return read_stream(sys.stdin.buffer, "standard input")
+    return read_text(Path(text[1:])) if text.startswith("@") and len(text) > 1 else text
 
 
 def newest_run(parent: Path) -> Path:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from nanogpt.cli.door import newest_run, parse
+from nanogpt.cli.paths import PATH
 from nanogpt.config import Config, ModelConfig
 from nanogpt.language_model import LanguageModel, load
 from nanogpt.presets import PRESETS
@@ -25,7 +26,7 @@ class TrainFlags(Config):
     """Train a GPT, or go on with its training. Flags not given are the preset's, or those of the run."""
 
     model: ModelFlags = field(default_factory=ModelFlags)
-    out_dir: Path = Path("out/shakespeare")
+    out_dir: Annotated[Path, PATH] = Path("out/shakespeare")
     """Folder of the run; out/<preset> if not given."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on from the newest checkpoint in out_dir; never moves an old run aside and begins anew."""
@@ -33,6 +34,8 @@ class TrainFlags(Config):
     """Print warnings and errors alone."""
     log: Literal["none", "tensorboard"] = "none"
     """tensorboard also writes event files, which tensorboard --logdir out shows."""
+    debug: bool = False
+    """Show the traceback of an error."""
 
     @property
     def config(self) -> Config:
@@ -45,7 +48,7 @@ class Origin:
     """The flags that decide where the defaults of the others come from."""
 
     preset: Literal["shakespeare", "quick", "bigram"] | None = None
-    out_dir: Path | None = None
+    out_dir: Annotated[Path | None, PATH] = None
     resume: Literal["auto", "never"] = "auto"
 
 
@@ -66,7 +69,7 @@ def train_flags(arguments: list[str]) -> TrainFlags:
 class ModelChoice:
     """The model."""
 
-    out_dir: Path | None = None
+    out_dir: Annotated[Path | None, PATH] = None
     """Folder of the run; the newest one under out/ if not given."""
     checkpoint: str = "latest"
     """latest, best (by validation loss) or a step."""
@@ -89,7 +92,7 @@ class SampleFlags:
     prompt: str = "\n"
     """The text to continue: a text, @file, or - for standard input."""
     max_tokens: int = 500
-    """Tokens to write for each sample."""
+    """Tokens to write for each sample, at most 10,000,000."""
     temp: Annotated[float, tyro.conf.arg(aliases=["--temperature"])] = 0.8
     """Temperature: below 1 safer, above 1 more varied, 0 always the likeliest token."""
     top_k: int | None = None
@@ -100,6 +103,8 @@ class SampleFlags:
     """Texts to write."""
     seed: int = 1337
     """One seed gives one text, on either backend."""
+    debug: bool = False
+    """Show the traceback of an error."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,9 @@ class VisualizeFlags:
     text."""
     compare: str | None = None
     """jax or torch, the folder of another run, or another checkpoint: latest, best or a step."""
-    html: Path = Path("attention.html")
+    html: Annotated[Path, PATH] = Path("attention.html")
     """The page to write."""
     open: bool = False
     """Show it in the browser."""
+    debug: bool = False
+    """Show the traceback of an error."""

@@ -1,10 +1,12 @@
 """`sample.py`: text from a trained model."""
 
 import sys
+from typing import Any
 
 from nanogpt.cli.door import given_text, guarded, parse, tell
 from nanogpt.cli.flags import SampleFlags
 from nanogpt.errors import InputError
+from nanogpt.sampling import checked_policy
 
 
 def sample_main(arguments: list[str] | None = None) -> int:
@@ -16,21 +18,21 @@ def _sample(arguments: list[str]) -> int:
     flags = parse(SampleFlags, arguments)
     if flags.num_samples < 1:
         raise InputError(f"num_samples {flags.num_samples} is out of range: it must be at least 1")
+    options: dict[str, Any] = {
+        "max_tokens": flags.max_tokens,
+        "temperature": flags.temp,
+        "top_k": flags.top_k,
+        "top_p": flags.top_p,
+        "seed": flags.seed,
+    }
+    checked_policy(**options)  # before the model, which may take long to load
     prompt = given_text(flags.prompt)
     out_dir, model = flags.model.load()
     tell(f"{out_dir}, step {model.metadata.step:,}, {model.backend.name} on {model.backend.device}")
     # One encoding on every platform, and no crash where a locale lacks a character.
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     for sample in range(flags.num_samples):
-        pieces = model.stream(
-            prompt,
-            max_tokens=flags.max_tokens,
-            temperature=flags.temp,
-            top_k=flags.top_k,
-            top_p=flags.top_p,
-            seed=flags.seed,
-            sample=sample,
-        )
+        pieces = model.stream(prompt, **options, sample=sample)
         if sample:
             tell(f"\n--- sample {sample + 1} ---")
         for number, piece in enumerate(pieces):

@@ -6,6 +6,7 @@ from nanogpt.backend import Backend
 from nanogpt.choice import load_backend
 from nanogpt.cli.door import guarded
 from nanogpt.cli.flags import train_flags
+from nanogpt.cli.signals import collected_signals
 from nanogpt.heads.log import HeadLog
 from nanogpt.report.markdown import Report
 from nanogpt.report.tensorboard import EventLog
@@ -26,39 +27,39 @@ def _train(arguments: list[str]) -> int:
     flags = train_flags(arguments)
     config, terminal = flags.config, Terminal(flags.quiet)
     backend_class = load_backend(config.run.backend)
-    run = open_run(
+    with open_run(
         config,
         flags.out_dir,
         resume=flags.resume,
         backend=backend_class.name,
         say=terminal.say,
         warn=terminal.warn,
-    )
-    config, command = run.config, f"python train.py --out_dir {_folder(run)}"
-    step, iterations = run.state.step, config.training.max_iters
-    if run.resumed and step >= iterations:
-        terminal.say(
-            f"This run is finished: {step:,} of {iterations:,} iterations are done.\n"
-            f"To train longer: {command} --max_iters {2 * iterations}"
+    ) as run:
+        config, command = run.config, f"python train.py --out_dir {_folder(run)}"
+        step, iterations = run.state.step, config.training.max_iters
+        if run.is_finished:
+            terminal.say(
+                f"This run is finished: {step:,} of {iterations:,} iterations are done.\n"
+                f"To train longer: {command} --max_iters {2 * iterations}"
+            )
+            return 0
+        backend = backend_class(
+            config.model,
+            config.training,
+            run.state,
+            device=config.run.device,
+            dtype=config.run.dtype,
+            compile=config.run.compile,
         )
+        training = Training(run, backend, _followers(run, backend, flags.log, terminal))
+        _say_beginning(run, backend, terminal)
+        with terminal.live(step, iterations), collected_signals(lambda: training.is_worth_saving) as received:
+            training.to_the_end(received)
+        if received:
+            terminal.say(f"Stopped and saved. To go on: {command}")
+            return 128 + received[0]
+        _say_end(run, terminal)
         return 0
-    backend = backend_class(
-        config.model,
-        config.training,
-        run.state,
-        device=config.run.device,
-        dtype=config.run.dtype,
-        compile=config.run.compile,
-    )
-    followers = _followers(run, backend, flags.log, terminal)
-    _say_beginning(run, backend, terminal)
-    with terminal.live(step, iterations):
-        stopped_by = Training(run, backend, followers).to_the_end()
-    if stopped_by:
-        terminal.say(f"Stopped and saved. To go on: {command}")
-        return 128 + stopped_by
-    _say_end(run, terminal)
-    return 0
 
 
 def _followers(run: Run, backend: Backend, log: str, terminal: Terminal) -> list[Follower]:

@@ -1,5 +1,8 @@
 """`visualize.py`: the attention page of a trained model."""
 
+import os
+from pathlib import Path
+
 from nanogpt.cli.door import given_text, guarded, parse, tell
 from nanogpt.cli.flags import VisualizeFlags
 from nanogpt.errors import InputError
@@ -13,8 +16,9 @@ def visualize_main(arguments: list[str] | None = None) -> int:
 
 def _visualize(arguments: list[str]) -> int:
     flags = parse(VisualizeFlags, arguments)
-    file = flags.html.absolute()
-    if file.is_dir() or not file.parent.is_dir():
+    # The page takes the place of a file: of the one that a link leads to, and never of a device.
+    file = Path(os.path.realpath(flags.html))
+    if (flags.html.exists() and not flags.html.is_file()) or not file.parent.is_dir():
         raise InputError(f"--html {flags.html} must be a file in a folder that is there")
     text = None if flags.text is None else given_text(flags.text)
     out_dir, model = flags.model.load()

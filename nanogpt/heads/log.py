@@ -35,8 +35,8 @@ class HeadLog:
         texts = {t: run.tokenizer.decode(np.array([t])) for t in np.unique(self._tokens_WT)}
         self._targets = [targets([texts[token] for token in tokens_T]) for tokens_T in self._tokens_WT]
         self._names = list(meanings(unit_of(texts.values())))
-        records = run.metrics.records
-        self._lines = JsonLines(run.out_dir / "heads.jsonl", records[-1].step if records else -1, excess)
+        file = run.out_dir / "heads.jsonl"
+        self._lines = JsonLines(file, run.measured, excess, run.digests.get(file.name))
 
     def __call__(self, progress: Progress) -> None:
         if self._lines is None or progress.kind != "evaluation":
@@ -55,6 +55,7 @@ class HeadLog:
                 "uniform": {name: round(float(uniform_J[number]), 4) for number, name in with_targets},
             }
         )
+        self._lines.flush()
 
 
 def read_heads(file: Path) -> list[dict[str, Any]]:

@@ -1,18 +1,25 @@
 """Export: write a checkpoint of a run as a GPT-2 folder."""
 
-import shutil
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
+from nanogpt.cli.paths import PATH
+from nanogpt.files import read_small
 from nanogpt.huggingface.folders import new_folder, write_json
 from nanogpt.huggingface.translation import gpt2_config, gpt2_name, tokenizer_json
 from nanogpt.language_model import read_checkpoint
 from nanogpt.weights import weight_shapes
 
 
-def export_run(out_dir: Path | str, folder: Path | str, checkpoint: str | int = "latest") -> Path:
+def export_run(
+    out_dir: Annotated[Path | str, PATH],
+    folder: Annotated[Path | str, PATH],
+    checkpoint: str | int = "latest",
+) -> Path:
     """Write a checkpoint of a run (latest, best or a step) as a GPT-2 folder, and return the folder.
 
     Raises InputError if there is no such checkpoint, or if the folder exists and is not empty.
@@ -31,8 +38,8 @@ def export_run(out_dir: Path | str, folder: Path | str, checkpoint: str | int = 
         save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
         if vocabulary is not None:
             write_json(part / "tokenizer.json", tokenizer_json(vocabulary))
-        elif (out_dir / "tokenizer.json").is_file():
-            shutil.copy(out_dir / "tokenizer.json", part)
+        elif os.path.lexists(out_dir / "tokenizer.json"):
+            (part / "tokenizer.json").write_bytes(read_small(out_dir / "tokenizer.json"))
         if (part / "tokenizer.json").is_file():
             # Clean-up would remove the spaces before punctuation.
             settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}

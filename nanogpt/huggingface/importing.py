@@ -6,14 +6,18 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
 from nanogpt.checkpoint import Checkpoints
+from nanogpt.cli.paths import PATH
 from nanogpt.config import Config, ModelConfig
 from nanogpt.errors import InputError, told_in_a_line
+from nanogpt.files import digests
 from nanogpt.huggingface.folders import new_folder, required_file, write_json
 from nanogpt.huggingface.translation import gpt2_name, read_config, read_vocabulary
+from nanogpt.memory import require_memory_for
 from nanogpt.metadata import Metadata
 from nanogpt.state import TrainingState
 from nanogpt.text.tokenizer import find_tokenizer
@@ -23,7 +27,7 @@ BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias$")  # causal masks in older 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def import_folder(folder: Path | str, out_dir: Path | str) -> Path:
+def import_folder(folder: Annotated[Path | str, PATH], out_dir: Annotated[Path | str, PATH]) -> Path:
     """Make a GPT-2 folder the start of a run: its weights and tokenizer, step 0, moments of zero.
 
     Returns the run's folder. Raises InputError, and writes nothing, if a file in the folder is missing,
@@ -39,11 +43,11 @@ def import_folder(folder: Path | str, out_dir: Path | str) -> Path:
     vocabulary = read_vocabulary(tokenizer_file, config.vocab_size)
     # A damaged tokenizer.json is refused now, not at its first use.
     find_tokenizer(folder, vocabulary, config.vocab_size)
-    metadata = Metadata(Config(config), vocabulary)
     with new_folder(out_dir) as part:
-        write_json(part / "config.json", asdict(metadata.config))
         if vocabulary is None and tokenizer_file.is_file():
             shutil.copy(tokenizer_file, part)
+        metadata = Metadata(Config(config), vocabulary, digests=digests(part, ["tokenizer.json"]))
+        write_json(part / "config.json", asdict(metadata.config))
         checkpoints = Checkpoints(part / "checkpoints")
         checkpoints.save(TrainingState.of_weights(weights), metadata)
         checkpoints.wait()
@@ -62,6 +66,7 @@ def read_weights(file: Path, config: ModelConfig) -> Weights:
     import ml_dtypes  # noqa: F401  # teaches numpy bfloat16
     from safetensors import safe_open
 
+    require_memory_for(config)
     weights = {}
     with told_in_a_line(f"{file} can't be read"), safe_open(file, "np") as tensors:
         found = set(tensors.keys())
@@ -95,5 +100,6 @@ def read_weights(file: Path, config: ModelConfig) -> Weights:
 
 def abbreviated(names: Iterable[str]) -> str:
     """The first name in alphabetical order, and how many others there are."""
-    first, *others = sorted(names)
+    first, *others = (ascii(name)[1:-1] for name in sorted(names))
+    first = first[:80]
     return f"{first} and {len(others)} more" if others else first

@@ -6,7 +6,12 @@ from typing import Any
 
 from nanogpt.config import ModelConfig
 from nanogpt.errors import InputError, told_in_a_line
+from nanogpt.files import read_small
 
+MAX_CONFIG = 2**20
+"""Bytes of a `config.json`. Small JSON can't make large objects."""
+MAX_VOCABULARY = 2**25
+"""Bytes of the `tokenizer.json` of a CharTokenizer: all of Unicode's characters take fewer."""
 SIZES = {
     "vocab_size": "vocab_size",
     "n_positions": "block_size",
@@ -62,17 +67,21 @@ def gpt2_config(config: ModelConfig) -> dict[str, Any]:
 def read_config(file: Path) -> ModelConfig:
     """The model of a `config.json`. Raises InputError if it is damaged or this model can't express it."""
     with told_in_a_line(f"{file} can't be read"):
-        values = {"model_type": None, "n_inner": None, **json.loads(file.read_text(encoding="utf-8"))}
+        if (size := file.stat().st_size) > MAX_CONFIG:
+            raise InputError(f"{file} has {size:,} bytes: it must have at most {MAX_CONFIG:,}")
+        values = {"model_type": None, "n_inner": None, **json.loads(read_small(file))}
         for name, known in SETTINGS.items():
             if values.setdefault(name, known[0]) not in known:
                 choice = " or ".join(map(str, known))
-                raise InputError(f"{file}: {name} is {values[name]!r}, but this model supports only {choice}")
+                raise InputError(
+                    f"{file}: {name} is {values[name]!r:.40}, but this model supports only {choice}"
+                )
         for name in SIZES:
             if type(values.get(name)) is not int:
-                raise InputError(f"{file}: {name} is {values.get(name)!r}, but must be a whole number")
+                raise InputError(f"{file}: {name} is {values.get(name)!r:.40}, but must be a whole number")
         if values["n_inner"] not in (None, 4 * values["n_embd"]):
             raise InputError(
-                f"{file}: n_inner is {values['n_inner']!r}, but this model supports only 4 n_embd"
+                f"{file}: n_inner is {values['n_inner']!r:.40}, but this model supports only 4 n_embd"
             )
         return ModelConfig(
             **{ours: values[name] for name, ours in SIZES.items()},
@@ -112,10 +121,12 @@ def tokenizer_json(vocabulary: str) -> dict[str, Any]:
 def read_vocabulary(file: Path, vocab_size: int) -> str | None:
     """The characters of a CharTokenizer's `tokenizer.json`; None if the file is another's or missing."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        if file.stat().st_size > MAX_VOCABULARY:
+            return None
+        values = json.loads(read_small(file))
         vocabulary = "".join(sorted(values["model"]["vocab"]))
         # transformers adds a post-processor that does nothing.
         ours = values | {"post_processor": None} == tokenizer_json(vocabulary)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return vocabulary if ours and len(vocabulary) == vocab_size else None

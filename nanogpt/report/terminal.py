@@ -4,7 +4,6 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
@@ -76,7 +75,8 @@ class Terminal:
 
 def clock(seconds: float) -> str:
     """h:mm:ss."""
-    return str(timedelta(seconds=round(seconds)))
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
 
 
 def pace(record: Record, left: float | None = None) -> str:

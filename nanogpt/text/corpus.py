@@ -10,12 +10,14 @@ import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import platformdirs
 from rich.progress import wrap_file
 
 from nanogpt.errors import InputError
+from nanogpt.memory import require_memory
 from nanogpt.randomness import random_bits
 from nanogpt.text.tokenizer import Tokenizer
 
@@ -23,6 +25,8 @@ SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/da
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 PYTHON_CHARACTERS = 1_000_000
 EVALUATION_TOKENS = 2**18  # upper bound on the tokens of a split that are evaluated
+MAX_FILES = 100_000  # of a folder
+MAX_STREAM = 2**26  # bytes of a stream, which may have no end
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def load_corpus(data: str) -> Corpus:
             print(f"{error}; training on Python's standard library instead", file=sys.stderr)
             return load_corpus("python")
     path = Path(data).expanduser().absolute()
-    if not path.exists():
+    if not os.path.lexists(path):
         raise InputError(f"there is no file or folder {path} (--data also takes auto, shakespeare or python)")
     return Corpus(str(path), read_text(path))
 
@@ -114,25 +118,42 @@ def load_corpus(data: str) -> Corpus:
 def read_text(path: Path) -> str:
     """A UTF-8 file unchanged, or the files of a folder joined by line ends.
 
-    Raises InputError if there is no such file or folder, or if it is not text.
+    Raises InputError if there is no such file or folder, if it is not text, or if it is too large.
     """
-    if path.is_dir():
-        files = sorted(
-            file
-            for file in path.rglob("*")
-            if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)
-        )
-        if not files:
-            raise InputError(f"the folder {path} holds no files")
-        return "\n".join(read_text(file) for file in files)
     try:
+        files = _files_of(path) if path.is_dir() else [path]
+        # The least memory: a character of four bytes takes four in the text, in its encoding and as a token.
+        require_memory(f"the text {path}", 3 * sum(file.stat().st_size for file in files))
+        if special := [file for file in files if not file.is_file()]:
+            raise InputError(f"{special[0]} is a pipe or a device, not a file: save its text in one")
         # Path.read_text would translate Windows line ends.
-        content = path.read_bytes()
-    except FileNotFoundError:
+        return "\n".join(decode_text(file.read_bytes(), str(file)) for file in files)
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"there is no file or folder {path}") from None
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}") from None
-    return decode_text(content, str(path))
+        raise InputError(f"{error.filename or path} can't be read: {error.strerror}") from None
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """The files of a folder that are not hidden, in the order of their paths."""
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if not name.startswith(".")]
+        if len(found) > MAX_FILES:
+            raise InputError(f"the folder {folder} holds more than {MAX_FILES:,} files: name a smaller one")
+    files = sorted(file for file in found if file.is_file())
+    if not files:
+        raise InputError(f"the folder {folder} holds no files")
+    return files
+
+
+def read_stream(stream: BinaryIO, name: str) -> str:
+    """A UTF-8 stream to its end. Raises InputError, which quotes `name`, if it is not text or too long."""
+    content = stream.read(MAX_STREAM + 1)
+    if len(content) > MAX_STREAM:
+        raise InputError(f"{name} has more than {MAX_STREAM:,} bytes: give a file instead")
+    return decode_text(content, name)
 
 
 def decode_text(content: bytes, name: str) -> str:

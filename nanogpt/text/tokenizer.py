@@ -1,13 +1,17 @@
 """Convert text to tokens and back, by character or with a `tokenizer.json`."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, Protocol
 
 import numpy as np
 
 from nanogpt.errors import InputError, told_in_a_line
+from nanogpt.files import digests, read_small
+from nanogpt.metadata import Metadata
 
 
 class Tokenizer(Protocol):
@@ -72,20 +76,33 @@ class FileTokenizer:
             raise InputError(
                 f'to read {file}, install tokenizers: pip install -c constraints.txt -e ".[huggingface]"'
             ) from None
-        with told_in_a_line(f"{file} can't be read"):
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        with _told_in_a_line(f"{file} can't be read"):
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(read_small(file))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.vocab_size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`, without special tokens around them: int32 `[T]`."""
-        with told_in_a_line(f"the text {text[:40]!a} can't be encoded"):  # as with a lone surrogate
+        with _told_in_a_line(f"the text {text[:40]!a} can't be encoded"):  # as with a lone surrogate
             return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
     def decode(self, tokens_T: np.ndarray) -> str:
         """The text of tokens `[T]`, with special tokens. Tokens that only pad the vocabulary have no text."""
-        return self._tokenizer.decode(np.asarray(tokens_T).tolist(), skip_special_tokens=False)
+        with _told_in_a_line("the tokens can't be decoded"):
+            return self._tokenizer.decode(np.asarray(tokens_T).tolist(), skip_special_tokens=False)
+
+
+@contextmanager
+def _told_in_a_line(what: str) -> Iterator[None]:
+    """Like told_in_a_line, also for panics of the library tokenizers, which are no Exceptions."""
+    with told_in_a_line(what):
+        try:
+            yield
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":
+                raise RuntimeError(str(error)) from error
+            raise
 
 
 class NoTokenizer:
@@ -108,12 +125,24 @@ def find_tokenizer(folder: Path, vocabulary: str | None, vocab_size: int) -> Tok
     if vocabulary is not None:
         return CharTokenizer(vocabulary)
     file = folder / "tokenizer.json"
-    if not file.is_file():
+    if not os.path.lexists(file):
         return NoTokenizer()
     tokenizer = FileTokenizer(file)
     if tokenizer.vocab_size > vocab_size:
         raise InputError(f"{file} has {tokenizer.vocab_size:,} tokens, but the model has {vocab_size:,}")
     return tokenizer
+
+
+def tokenizer_of(folder: Path, metadata: Metadata) -> Tokenizer:
+    """The tokenizer of a checkpoint of the run in a folder.
+
+    Raises InputError if it needs a tokenizer.json that is gone or is another one.
+    """
+    name = "tokenizer.json"
+    known = metadata.digests.get(name)
+    if known and digests(folder, [name]).get(name) != known:
+        raise InputError(f"{folder / name} is gone, or is not the one that this model was trained with")
+    return find_tokenizer(folder, metadata.vocabulary, metadata.config.model.vocab_size)
 
 
 def decode_stream(tokenizer: Tokenizer, prompt_T: np.ndarray, blocks: Iterable[np.ndarray]) -> Iterator[str]:

@@ -1,20 +1,31 @@
 """An evaluation: both losses, exact, and a short text."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from nanogpt.backend import Backend
-from nanogpt.language_model import LanguageModel, mean_loss
+from nanogpt.language_model import LanguageModel, losses_in_parts
 from nanogpt.metadata import Metadata
 from nanogpt.training.run import Run
 
 SAMPLE_TOKENS = 100
 
 
-def evaluate(run: Run, backend: Backend) -> tuple[float, float, str]:
-    """Training loss and validation loss of the present weights in nats a token, and a text they write."""
-    splits = run.splits
-    train_loss, val_loss = (
-        mean_loss(backend, tokens_N, splits.block_size)
-        for tokens_N in (splits.training_sample(), splits.validation_tokens())
-    )
+def evaluate(run: Run, backend: Backend, received: Sequence[int] = ()) -> tuple[float, float, str] | None:
+    """Training loss and validation loss of the present weights in nats a token, and a text they write.
+
+    It gives up, and returns None, as soon as a signal was received.
+    """
+    splits, means = run.splits, []
+    for tokens_N in (splits.training_sample(), splits.validation_tokens()):
+        parts = []
+        for losses_n in losses_in_parts(backend, tokens_N, splits.block_size):
+            if received:
+                return None
+            parts.append(losses_n)
+        means.append(float(np.concatenate(parts).mean(dtype=np.float64)))
+    train_loss, val_loss = means
     return train_loss, val_loss, _sample(run, backend)
 
 

@@ -37,7 +37,8 @@ class Log:
 
     def __init__(self, run: Run, backend: Backend, followers: Sequence[Follower]) -> None:
         self.run, self.backend, self.followers = run, backend, followers
-        self._last = Record(step=run.state.step)
+        step, records = run.state.step, run.metrics.records
+        self._last = records[-1] if records and records[-1].step == step else Record(step=step)
         self._begun = time.monotonic() - run.elapsed
 
     @property
@@ -79,9 +80,14 @@ class Log:
         self.run.metrics.append(evaluation)
         self._tell(Progress("evaluation", evaluation))
 
+    def evaluation_cut_short(self) -> None:
+        """Note the last step as it is: the next start makes the evaluation, which tells of this step too."""
+        self.run.metrics.append(self._last)
+
     def diverged(self, what: str, step: int) -> InputError:
         """The error of a training that has left the numbers, which says from where it can go on."""
         rate = learning_rate_at(max(0, step - 1), self.run.config.training)
+        self.run.checkpoints.wait()
         good = self.run.checkpoints.steps
         advice = f"the same command goes on from step {good[-1]}" if good else "begin anew"
         return InputError(

@@ -5,19 +5,18 @@ It drives either backend, and knows nobody who follows the run (log.py).
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from nanogpt.backend import Backend
+from nanogpt.checkpoint import NotFiniteError
 from nanogpt.training.batches import step_inputs
 from nanogpt.training.evaluation import evaluate
 from nanogpt.training.log import Follower, Log
 from nanogpt.training.pace import Pace, next_call_length
 from nanogpt.training.run import Run
-from nanogpt.training.signals import stop_signals
 
 
 class Call(NamedTuple):
@@ -36,25 +35,32 @@ class Training:
         self.log, self.pace = Log(run, backend, followers), Pace()
         self._call_length = 1
 
-    def to_the_end(self) -> int | None:
-        """Train to max_iters. Returns the signal that stopped the run early, if one did.
+    @property
+    def is_worth_saving(self) -> bool:
+        """True from the first step of this start on."""
+        return self.step > self.run.state.step
+
+    def to_the_end(self, received: Sequence[int] = ()) -> None:
+        """Train to max_iters, or until a signal was received, and save.
 
         Raises InputError when the loss is no longer a number.
         """
         interval, last = self.recipe.eval_interval, self.recipe.max_iters
         evaluated = {record.step for record in self.run.metrics.evaluations}
-        with stop_signals() as received, self._saves():
-            while True:
-                if self.recipe.is_evaluated(self.step) and self.step not in evaluated:
-                    begun = time.perf_counter()
-                    self.log.evaluation(*evaluate(self.run, self.backend))
+        while True:
+            if self.recipe.is_evaluated(self.step) and self.step not in evaluated:
+                begun = time.perf_counter()
+                if evaluation := evaluate(self.run, self.backend, received):
+                    self.log.evaluation(*evaluation)
                     self._save()
-                    self.pace.evaluation_seconds = time.perf_counter() - begun
-                if received or self.step >= last:
-                    break
-                self.steps_to(min((self.step // interval + 1) * interval, last), received)
-            self._save()
-        return received[0] if received else None
+                else:
+                    self.log.evaluation_cut_short()
+                self.pace.evaluation_seconds = time.perf_counter() - begun
+            if received or self.step >= last:
+                break
+            self.steps_to(min((self.step // interval + 1) * interval, last), received)
+        self._save()
+        self.run.checkpoints.wait()
 
     def steps_to(self, stop: int, received: Sequence[int] = ()) -> None:
         """Train to step `stop`, or until a signal was received."""
@@ -77,18 +83,10 @@ class Training:
             step = steps.stop
 
     def _save(self) -> None:
-        state = self.backend.state()
-        if not state.is_finite:
-            raise self.log.diverged("the weights or moments are not finite", self.step)
-        self.run.save(state, self.backend.name, self.log.elapsed)
-
-    @contextmanager
-    def _saves(self) -> Iterator[None]:
-        """Wait for the save that runs in the background, also where an error ends the training."""
         try:
-            yield
-        finally:
-            self.run.checkpoints.wait()
+            self.run.save(self.backend.state(), self.backend.name, self.log.elapsed)
+        except NotFiniteError:
+            raise self.log.diverged("the weights or moments are not finite", self.step) from None
 
 
 def one_ahead(calls: Iterable[Call]) -> Iterator[Call]:

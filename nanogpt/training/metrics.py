@@ -9,14 +9,21 @@ from nanogpt.record import Evaluation, Record, record_from_dict
 class Metrics:
     """The records of a run, in memory and in its file."""
 
-    def __init__(self, file: Path, last_step: int) -> None:
-        """Keep the records up to `last_step`: the later steps are about to be measured again."""
-        self._lines = JsonLines(file, last_step, record_from_dict)
+    def __init__(self, file: Path, last_step: int, digest: str | None = None) -> None:
+        """Keep the records up to `last_step`: the later steps are about to be measured again (files.py)."""
+        self._lines = JsonLines(file, last_step, record_from_dict, digest)
         self.records = [record_from_dict(line) for line in self._lines.lines]
 
     def append(self, record: Record) -> None:
-        self.records.append(record)
+        """Add a record, or replace that of its step."""
         self._lines.append(record.as_dict())
+        if self.records and self.records[-1].step == record.step:
+            self.records.pop()
+        self.records.append(record)
+
+    def flush(self) -> None:
+        """Wait until every record is on the disk."""
+        self._lines.flush()
 
     @property
     def evaluations(self) -> list[Evaluation]:

@@ -11,19 +11,25 @@ out/shakespeare/
 """
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nanogpt.checkpoint import Checkpoints
 from nanogpt.config import Config, differences, fixed_differences
-from nanogpt.errors import InputError
-from nanogpt.files import free_name, write_atomically
+from nanogpt.errors import InputError, first_line
+from nanogpt.files import digests, free_name, read_small, write_atomically
+from nanogpt.memory import require_memory_for
 from nanogpt.metadata import Metadata
 from nanogpt.state import TrainingState
 from nanogpt.text.corpus import Corpus, Splits, load_corpus
-from nanogpt.text.tokenizer import CharTokenizer, Tokenizer, find_tokenizer
-from nanogpt.training.metrics import Metrics
+from nanogpt.text.tokenizer import CharTokenizer, Tokenizer, tokenizer_of
+from nanogpt.training.lock import LOCK, locked
+from nanogpt.training.metrics import Metrics, evaluations, read_metrics
+
+DIGESTED = ("metrics.jsonl", "heads.jsonl", "tokenizer.json")
 
 
 @dataclass
@@ -41,9 +47,21 @@ class Run:
     elapsed: float
     """Seconds spent on it before this start."""
     resumed: bool
+    measured: int
+    """The last step that was measured before this start, or -1."""
+    digests: dict[str, str]
+    """SHA-256 of files of the folder when the state was saved, by name."""
+
+    @property
+    def is_finished(self) -> bool:
+        """True where this start finds nothing left to train or to evaluate."""
+        step, recipe = self.state.step, self.config.training
+        evaluated = {record.step for record in self.metrics.evaluations}
+        return step >= recipe.max_iters and (step in evaluated or not recipe.is_evaluated(step))
 
     def save(self, state: TrainingState, backend: str, elapsed: float) -> None:
         """Begin to save a state, with all that is needed to go on from it or to read it alone."""
+        self.metrics.flush()  # a checkpoint counts after what was measured before it
         metadata = Metadata(
             config=self.config,
             vocabulary=self.tokenizer.vocabulary,
@@ -51,10 +69,12 @@ class Run:
             backend=backend,
             elapsed=elapsed,
             metrics=next((e for e in self.metrics.evaluations if e.step == state.step), None),
+            digests=digests(self.out_dir, DIGESTED),
         )
         self.checkpoints.save(state, metadata)
 
 
+@contextmanager
 def open_run(
     config: Config,
     out_dir: Path,
@@ -63,59 +83,72 @@ def open_run(
     backend: str,
     say: Callable[[str], None],
     warn: Callable[[str], None],
-) -> Run:
+) -> Iterator[Run]:
     """The run in `out_dir`: at its newest good checkpoint, or at its beginning.
 
+    Its folder is locked meanwhile, and at the end the save in flight is waited for, also after an error.
     With `resume` "never" an old run is first moved aside. Raises InputError when the checkpoint is of another
-    model or text, listing each difference, and when no checkpoint can be read.
+    model or text, listing each difference, when none can be read, and when another process has the folder.
     """
-    corpus = load_corpus(config.run.data)
-    newest = _newest_good(out_dir / "checkpoints", warn) if resume == "auto" else None
-    tokenizer, vocab_size = _tokenizer(out_dir, corpus, newest[1] if newest else None)
-    config = replace(
-        config,
-        model=replace(config.model, vocab_size=vocab_size),
-        run=replace(config.run, data=corpus.name),
-    )
-    if newest:
-        state, saved = newest
-        for change in _changes(config, corpus, backend, saved):
+    with ExitStack() as stack:
+        stack.enter_context(locked(out_dir))
+        corpus = load_corpus(config.run.data)
+        newest = _newest_good(out_dir / "checkpoints", warn) if resume == "auto" else None
+        if resume == "auto" and not newest:
+            _refuse_to_begin_anew(out_dir)
+        tokenizer, vocab_size = _tokenizer(out_dir, corpus, newest[1] if newest else None)
+        config = replace(
+            config,
+            model=replace(config.model, vocab_size=vocab_size),
+            run=replace(config.run, data=corpus.name),
+        )
+        require_memory_for(config.model, config.training)
+        changes = _changes(config, corpus, backend, newest[1]) if newest else []
+        # After the comparison, which tells what another text changes: this may not even know its characters.
+        splits = Splits.of(corpus, tokenizer, config.model.block_size)
+        for change in changes:
             say(f"changed  {change}")
-        # An imported model has no data: nothing was measured yet.
-        last_step, elapsed = state.step if saved.data else -1, saved.elapsed
-    else:
-        state = TrainingState.initial(config.model, config.training.seed)
-        last_step, elapsed = -1, 0.0
-    # After the comparison, which tells what another text changes: this may not even know its characters.
-    splits = Splits.of(corpus, tokenizer, config.model.block_size)
-    _make_folder(out_dir, resume, say)
-    write_atomically(out_dir / "config.json", json.dumps(asdict(config), indent=2) + "\n")
-    return Run(
-        out_dir=out_dir,
-        config=config,
-        corpus=corpus,
-        tokenizer=tokenizer,
-        splits=splits,
-        checkpoints=Checkpoints(out_dir / "checkpoints"),
-        metrics=Metrics(out_dir / "metrics.jsonl", last_step),
-        state=state,
-        elapsed=elapsed,
-        resumed=newest is not None,
-    )
+        if newest:
+            state, saved = newest
+            # An imported model has no data: nothing was measured yet.
+            measured, elapsed, known = state.step if saved.data else -1, saved.elapsed, saved.digests
+        else:
+            state = TrainingState.initial(config.model, config.training.seed)
+            measured, elapsed, known = -1, 0.0, {}
+        if resume == "never" and _holds_a_run(out_dir):
+            say(f"The run that was in {out_dir} is now in {_move_aside(out_dir)}")
+            stack.enter_context(locked(out_dir))
+        write_atomically(out_dir / "config.json", json.dumps(asdict(config), indent=2) + "\n")
+        checkpoints = Checkpoints(out_dir / "checkpoints")
+        stack.callback(checkpoints.close)
+        yield Run(
+            out_dir=out_dir,
+            config=config,
+            corpus=corpus,
+            tokenizer=tokenizer,
+            splits=splits,
+            checkpoints=checkpoints,
+            metrics=Metrics(out_dir / "metrics.jsonl", measured, known.get("metrics.jsonl")),
+            state=state,
+            elapsed=elapsed,
+            resumed=newest is not None,
+            measured=measured,
+            digests=known,
+        )
 
 
 def saved_config(out_dir: Path) -> Config | None:
     """The configuration that the run in a folder was last started with, if there is one."""
     file = out_dir / "config.json"
-    if not file.is_file():
+    if not os.path.lexists(file):
         return None
     try:
-        return Config.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except InputError:
-        raise
+        return Config.from_dict(json.loads(read_small(file)))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(
-            f"{file} can't be read ({error}): mend it, or delete it to go by the flags"
+            f"{file} can't be read ({first_line(error)}): mend it, or delete it to go by the flags"
         ) from None
 
 
@@ -123,7 +156,7 @@ def _tokenizer(out_dir: Path, corpus: Corpus, saved: Metadata | None) -> tuple[T
     """The run's own tokenizer (an imported one may know more than the text has), or the text's; and V."""
     if saved:
         vocab_size = saved.config.model.vocab_size
-        return find_tokenizer(out_dir, saved.vocabulary, vocab_size), vocab_size
+        return tokenizer_of(out_dir, saved), vocab_size
     tokenizer = CharTokenizer.from_text(corpus.text)
     return tokenizer, tokenizer.vocab_size
 
@@ -148,6 +181,17 @@ def _newest_good(directory: Path, warn: Callable[[str], None]) -> tuple[Training
     return None
 
 
+def _refuse_to_begin_anew(out_dir: Path) -> None:
+    """Raise InputError for a folder whose checkpoints are gone."""
+    evaluated = evaluations(read_metrics(out_dir / "metrics.jsonl"))
+    # The first save may not have been on the disk when a kill came; it was before the third evaluation.
+    if len(evaluated) > 2:
+        raise InputError(
+            f"{out_dir} was trained to step {evaluated[-1].step:,}, but its checkpoints are gone: put them "
+            "back, or begin anew with --resume never"
+        )
+
+
 def _changes(config: Config, corpus: Corpus, backend: str, saved: Metadata) -> list[str]:
     """The settings that change within the run. Raises InputError for those that would make it another run."""
     old, fingerprint = saved.config, corpus.fingerprint
@@ -170,14 +214,14 @@ def _changes(config: Config, corpus: Corpus, backend: str, saved: Metadata) -> l
     return changed
 
 
-def _make_folder(out_dir: Path, resume: str, say: Callable[[str], None]) -> None:
-    """Make the folder of a run; with `resume` "never" the run that it holds is renamed first."""
-    holds_a_run = (out_dir / "config.json").exists() or (out_dir / "checkpoints").exists()
-    if resume == "never" and holds_a_run:
-        aside = free_name(out_dir.with_name(f"{out_dir.resolve().name}.old"))
-        out_dir.resolve().rename(aside)
-        say(f"The run that was in {out_dir} is now in {aside}")
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {out_dir} can't be made: {error.strerror}") from None
+def _holds_a_run(out_dir: Path) -> bool:
+    return (out_dir / "config.json").exists() or (out_dir / "checkpoints").exists()
+
+
+def _move_aside(out_dir: Path) -> Path:
+    """Rename the folder of a run, so that another can begin there. Returns where it is now."""
+    folder = out_dir.resolve()
+    aside = free_name(folder.with_name(f"{folder.name}.old"))
+    folder.rename(aside)
+    (aside / LOCK).unlink(missing_ok=True)
+    return aside
