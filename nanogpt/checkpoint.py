@@ -110,14 +110,6 @@ class Checkpoints:
                     raise ValueError(f"a checksum of its {part} differs")
             return TrainingState(step=step, **{part: tree[part] for part in PARTS}), metadata
 
-    def set_aside(self, step: int) -> Path:
-        """Move a checkpoint out of the way of a new one of its step. Returns where it is now."""
-        aside = free_name(self.directory.parent / f"damaged-{step}")
-        (self.directory / str(step)).rename(aside)
-        flush(aside.parent)
-        flush(self.directory)
-        return aside
-
     def wait(self) -> None:
         """Wait until every save is on the disk. Raises InputError where one failed."""
         if self._manager:
@@ -181,13 +173,29 @@ class Checkpoints:
         if size < count_parameters(model):  # random weights can't be compressed to a quarter
             raise ValueError(f"{size:,} bytes are too few for the weights of its model")
         require_memory_for(model)
-        stored = self._arrays.metadata(folder / "state").item_metadata
+        stored = _stored_arrays(folder)
         for part in PARTS:
             if {name: array.shape for name, array in stored[part].items()} != weight_shapes(model):
                 raise ValueError(f"its {part} are not those of its model")
             for array in stored[part].values():
                 if any(np.greater(array.storage.chunk_shape, array.shape)):
                     raise ValueError(f"a piece of {array.name} claims to be larger than the whole")
+
+
+def set_aside(directory: Path, step: int) -> Path:
+    """Move a checkpoint out of the way of a new one of its step. Returns where it is now."""
+    aside = free_name(directory.parent / f"damaged-{step}")
+    (directory / str(step)).rename(aside)
+    flush(aside.parent)
+    flush(directory)
+    return aside
+
+
+def _stored_arrays(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name, shape and pieces of every array of a step, by part. Raises an exception where one is missing."""
+    orbax = _orbax()
+    arrays = orbax.Checkpointer(orbax.StandardCheckpointHandler())
+    return dict(arrays.metadata(folder / "state").item_metadata)
 
 
 def _checksums(arrays: Weights) -> dict[str, str]:
@@ -225,7 +233,14 @@ def _flushed_path() -> type:
         async def finalize(self) -> None:
             if store := self._checkpoint_metadata_store:  # whose thread may still write there
                 await asyncio.to_thread(store.wait_until_finished)
-            await asyncio.to_thread(commit, Path(self.get()), Path(self.get_final()))
+            await asyncio.to_thread(self._commit, Path(self.get()), Path(self.get_final()))
+
+        @staticmethod
+        def _commit(part: Path, final: Path) -> None:
+            if final.name.isdecimal() and set(_stored_arrays(part)) != set(PARTS):
+                # Orbax lists its files by glob, which takes a folder that can't be read for an empty one.
+                raise OSError(f"{part} lacks arrays that were written to it")
+            commit(part, final)
 
     return FlushedPath
 

@@ -58,11 +58,15 @@ def flush(path: Path) -> None:
 
 def commit(part: Path, final: Path) -> None:
     """Rename a folder once all that is in it is on the disk, and wait until the rename is there too."""
-    for folder, _, files in os.walk(part, topdown=False):
+    for folder, _, files in os.walk(part, topdown=False, onerror=_raise):
         for path in (*files, "."):
             flush(Path(folder, path))
     part.rename(final)
     flush(final.parent)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def read_small(file: Path) -> bytes:

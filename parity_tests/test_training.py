@@ -43,6 +43,7 @@ def test_gradients_agree_with_dropout(twins: Twins, report: Report) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.long
 def test_steps_from_200_states_along_a_run_agree(twins: Twins, report: Report) -> None:
     """At every state of a run the other twin, given that state, does the same.
 

@@ -41,6 +41,7 @@ def test_the_benchmark_measures_every_item(tmp_path: Path) -> None:
             assert result["peak_mb"] > 0
 
 
+@pytest.mark.long
 def test_the_gpu_benchmark_runs_at_toy_size_and_outlives_an_item_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,7 @@ def start(request: pytest.FixtureRequest, finished: Finished, faulty: Forks, tex
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start", ["torch"], indirect=True)
 @pytest.mark.parametrize(
     ("moved_at", "seconds"),

@@ -4,6 +4,7 @@ Each case starts a run with one operation that fails, or all from that one on (f
 """
 
 import errno
+import glob
 import os
 import shutil
 import signal
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from nanogpt.checkpoint import Checkpoints
+from nanogpt.errors import InputError
 from nanogpt.randomness import random_bits
 from nanogpt.report.markdown import write_report
-from tests.conftest import tiny_flags
+from tests.conftest import Train, tiny_flags
 from tests.disk import read_tree
 from tests.faults import HERE, READING, WRITING, Faults, read_notes
 from tests.forks import Forks
@@ -84,7 +87,7 @@ class Scenario:
             write_report(run)
         try:
             assert_same_run(run, self.whole)
-        except AssertionError as difference:
+        except (AssertionError, InputError) as difference:
             raise AssertionError(f"{context}: another run: {difference}") from None
         return failed and str(failed)
 
@@ -124,6 +127,18 @@ def test_a_run_ends_in_a_line_after_an_error_of_the_disk(
 ) -> None:
     first = 1 + int(random_bits(SEED, f"{name} {kinds} {error}", 0, 1)[0] % 100)
     assert scenario("torch", name).case(in_memory / "case", kinds, error, first, LAST if lasting else first)
+
+
+def test_an_error_that_a_library_hides_is_told(
+    train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For `glob`, by which Orbax finds the arrays it has written, a folder that can't be listed is empty."""
+    find = glob.glob
+    monkeypatch.setattr(glob, "glob", lambda pattern: [] if "ocdbt.process" in pattern else find(pattern))
+    assert train("run", "--backend=torch", "--quiet") == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("error: no checkpoint can be written")
+    assert Checkpoints(Path("run/checkpoints"), read_only=True).steps == []
 
 
 @pytest.mark.slow

@@ -115,6 +115,7 @@ def in_save(run: Path) -> bool:
     return any((run / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
 
+@pytest.mark.long
 def test_a_killed_run_ends_as_one_left_alone(forks: Forks, text_file: Path, memory_folder: Path) -> None:
     kill_and_compare(partial(fork, forks), BACKENDS, 10, 2, 1, text_file, memory_folder)
 
@@ -160,6 +161,7 @@ def train_without_moments(flags: list[str]) -> int:
     return train_main(flags)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("main", [train_in_place, train_without_moments])
 def test_a_run_that_is_not_kept_well_would_be_noticed(
     main: Callable[[list[str]], int], forks: Forks, text_file: Path, memory_folder: Path

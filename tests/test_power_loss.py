@@ -200,6 +200,7 @@ def test_a_loss_of_power_at_any_point_loses_nothing_saved(
     assert not lost
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recording", ["torch"], indirect=True)
 def test_a_run_goes_on_after_a_loss_of_power(recording: Recording, in_memory: Path) -> None:
     go_on(recording, "names", in_memory, share=600)

@@ -15,7 +15,7 @@ from nanogpt.checkpoint import NotFiniteError
 from nanogpt.training.batches import step_inputs
 from nanogpt.training.evaluation import evaluate
 from nanogpt.training.log import Follower, Log
-from nanogpt.training.pace import Pace, next_call_length
+from nanogpt.training.pace import SECONDS_PER_CALL, Pace, next_call_length
 from nanogpt.training.run import Run
 
 
@@ -65,13 +65,17 @@ class Training:
     def steps_to(self, stop: int, received: Sequence[int] = ()) -> None:
         """Train to step `stop`, or until a signal was received."""
         self.pace.start(self.step)
-        for call in one_ahead(self._calls(stop, received)):
+        for call in one_ahead(self._calls(stop, received), self._is_long):
             losses_K = call.read_losses()
             self.pace.lap(call.steps.stop)
             self.log.steps(call.steps, losses_K, self.pace)
             if self.pace.is_known:
                 self._call_length = next_call_length(self._call_length, self.pace.step_seconds)
             self.step = call.steps.stop
+
+    def _is_long(self) -> bool:
+        """True where a call takes so long that a signal should not wait for two."""
+        return self._call_length * self.pace.step_seconds > SECONDS_PER_CALL / 2
 
     def _calls(self, stop: int, received: Sequence[int]) -> Iterator[Call]:
         """Hand the steps up to `stop` to the device, call by call."""
@@ -89,12 +93,18 @@ class Training:
             raise self.log.diverged("the weights or moments are not finite", self.step) from None
 
 
-def one_ahead(calls: Iterable[Call]) -> Iterator[Call]:
-    """Each call, once the next one has been handed over: the device computes while the host reads losses."""
+def one_ahead(calls: Iterable[Call], is_long: Callable[[], bool]) -> Iterator[Call]:
+    """Each call, once the next one has been handed over: the device computes while the host reads losses.
+
+    A long one comes as soon as it has been handed over itself.
+    """
     previous = None
     for call in calls:
         if previous:
             yield previous
         previous = call
+        if is_long():
+            yield previous
+            previous = None
     if previous:
         yield previous

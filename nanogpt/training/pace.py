@@ -4,8 +4,8 @@ import time
 
 from nanogpt.backend import MAX_STEPS_PER_CALL
 
-# Target and upper bound for one call: Ctrl-C waits for up to two. Each call allocates its memory anew, which
-# costs a CPU 2 % of a second.
+# Target and upper bound for one call: Ctrl-C waits for it, or for two of half the time. Each call allocates
+# its memory anew, which costs a CPU 2 % of a second.
 SECONDS_PER_CALL = 2.5
 
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from nanogpt.checkpoint import Checkpoints
+from nanogpt.checkpoint import Checkpoints, set_aside
 from nanogpt.config import Config, differences, fixed_differences
 from nanogpt.errors import InputError, first_line
 from nanogpt.files import digests, free_name, read_small, write_atomically
@@ -93,7 +93,7 @@ def open_run(
     with ExitStack() as stack:
         stack.enter_context(locked(out_dir))
         corpus = load_corpus(config.run.data)
-        newest = _newest_good(out_dir / "checkpoints", warn) if resume == "auto" else None
+        newest, damaged = _newest_good(out_dir / "checkpoints") if resume == "auto" else (None, {})
         if resume == "auto" and not newest:
             _refuse_to_begin_anew(out_dir)
         tokenizer, vocab_size = _tokenizer(out_dir, corpus, newest[1] if newest else None)
@@ -110,6 +110,9 @@ def open_run(
             say(f"changed  {change}")
         if newest:
             state, saved = newest
+            for step, reason in damaged.items():
+                aside = set_aside(out_dir / "checkpoints", step)
+                warn(f"{reason}; moved to {aside}, going on from step {state.step}")
             # An imported model has no data: nothing was measured yet.
             measured, elapsed, known = state.step if saved.data else -1, saved.elapsed, saved.digests
         else:
@@ -161,24 +164,20 @@ def _tokenizer(out_dir: Path, corpus: Corpus, saved: Metadata | None) -> tuple[T
     return tokenizer, tokenizer.vocab_size
 
 
-def _newest_good(directory: Path, warn: Callable[[str], None]) -> tuple[TrainingState, Metadata] | None:
-    """The newest checkpoint that is as it was saved; damaged ones are moved aside, if there is a good one."""
-    if not directory.is_dir():
-        return None
-    checkpoints = Checkpoints(directory, read_only=True)
-    damaged: list[tuple[int, InputError]] = []
-    for step in reversed(checkpoints.steps):
-        try:
-            restored = checkpoints.restore(step)
-        except InputError as error:
-            damaged.append((step, error))
-            continue
-        for bad_step, reason in damaged:
-            warn(f"{reason}; moved to {checkpoints.set_aside(bad_step)}, going on from step {step}")
-        return restored
+def _newest_good(directory: Path) -> tuple[tuple[TrainingState, Metadata] | None, dict[int, InputError]]:
+    """The newest checkpoint that is as it was saved, and the later ones, with what is wrong with each."""
+    damaged: dict[int, InputError] = {}
+    if directory.is_dir():
+        checkpoints = Checkpoints(directory, read_only=True)
+        for step in reversed(checkpoints.steps):
+            try:
+                return checkpoints.restore(step), damaged
+            except InputError as error:
+                damaged[step] = error
     if damaged:
-        raise InputError(f"{damaged[0][1]}, and no other can be read (--resume never begins anew)")
-    return None
+        first = next(iter(damaged.values()))
+        raise InputError(f"{first}, and no other can be read (--resume never begins anew)")
+    return None, {}
 
 
 def _refuse_to_begin_anew(out_dir: Path) -> None:
