@@ -1,6 +1,6 @@
 """Checkpoints of a run, the same for both backends: numpy arrays and JSON, kept by Orbax.
 
-`checkpoints/<step>/` holds `state` (weights and both moments by canonical name) and `metadata` (metadata.py),
+`checkpoints/<step>/` holds `state` (weights and moments by canonical name) and `metadata` (metadata.py),
 which has a SHA-256 of every array: Orbax itself does not notice a flipped bit. Saves run in the background
 and are committed by rename, so a killed one leaves nothing that could be taken for a checkpoint.
 """
@@ -24,7 +24,7 @@ import numpy as np
 from nanogpt.errors import InputError, told_in_a_line
 from nanogpt.files import commit, flush, free_name, make_folder, read_small, write_atomically
 from nanogpt.memory import require_memory_for
-from nanogpt.metadata import FORMAT, Metadata, versions
+from nanogpt.metadata import READ_FORMATS, Metadata, versions
 from nanogpt.record import Evaluation
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights, count_parameters, weight_shapes
@@ -145,9 +145,10 @@ class Checkpoints:
         """The metadata of a step. Raises an exception where it is not what was saved."""
         folder = self.directory / str(step)
         values = json.loads(read_small(folder / METADATA))
-        if values["format"] != FORMAT:
+        if values["format"] not in READ_FORMATS:
             raise InputError(
-                f"checkpoint {folder} has format {values['format']}; this version reads format {FORMAT}"
+                f"checkpoint {folder} has format {values['format']}; this version reads formats "
+                + " and ".join(map(str, READ_FORMATS))
             )
         try:
             metadata = Metadata.from_dict(values)
@@ -175,7 +176,11 @@ class Checkpoints:
         require_memory_for(model)
         stored = _stored_arrays(folder)
         for part in PARTS:
-            if {name: array.shape for name, array in stored[part].items()} != weight_shapes(model):
+            shapes = {name: array.shape for name, array in stored[part].items()}
+            expected = weight_shapes(model)
+            if part == "second_moment":  # which Muon's weights lack
+                expected = {name: shape for name, shape in expected.items() if name in shapes}
+            if shapes != expected:
                 raise ValueError(f"its {part} are not those of its model")
             for array in stored[part].values():
                 if any(np.greater(array.storage.chunk_shape, array.shape)):

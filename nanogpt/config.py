@@ -13,7 +13,7 @@ MAX_FLOAT = 1e38  # float32 ends at 3.4e38
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture: all but `dropout` decides the weights' names and shapes, and is fixed for a run."""
+    """The architecture: all but the dropout decides the weights' names and shapes, and is fixed for a run."""
 
     vocab_size: int = 65
     """V: tokens the model knows; comes with the tokenizer."""
@@ -26,7 +26,9 @@ class ModelConfig:
     n_embd: int = 128
     """C: channels of the residual stream; a multiple of n_head."""
     dropout: float = 0.1
-    """Share of attention weights and of sublayer outputs dropped in training."""
+    """Share of the sublayers' outputs dropped in training."""
+    attention_dropout: float = 0.0
+    """Share of the attention weights dropped in training; at 0, fused kernels compute the attention."""
     bias: bool = False
     """Biases in the linear layers and LayerNorms of the blocks (GPT-2 has them)."""
     activation: Literal["relu", "gelu"] = "relu"
@@ -38,7 +40,7 @@ class ModelConfig:
         _typed(self)
         _at_least(self, 1, "vocab_size", "block_size", "n_head", "n_embd")
         _at_least(self, 0, "n_layer")
-        _fraction(self, "dropout")
+        _fraction(self, "dropout", "attention_dropout")
         if self.n_layer > MAX_LAYERS:
             raise InputError(f"n_layer {self.n_layer} is out of range: it must be at most {MAX_LAYERS:,}")
         if self.n_embd % self.n_head:
@@ -51,6 +53,8 @@ class TrainingConfig:
 
     max_iters: int = 10_000
     """Optimizer steps of the whole run."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon for the blocks' matrices and AdamW for the rest, or adamw for all."""
     batch_size: int = 64
     """B: windows of block_size tokens in a step."""
     learning_rate: float = 2e-3
@@ -125,10 +129,12 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
-        """The inverse of `dataclasses.asdict`."""
-        return cls(
-            ModelConfig(**values["model"]), TrainingConfig(**values["training"]), RunConfig(**values["run"])
-        )
+        """The inverse of `dataclasses.asdict`. What an older version did not write means what it did."""
+        model, training = values["model"], values["training"]
+        if "dropout" in model:
+            model = {"attention_dropout": model["dropout"]} | model
+        training = {"optimizer": "adamw"} | training
+        return cls(ModelConfig(**model), TrainingConfig(**training), RunConfig(**values["run"]))
 
 
 def differences(old: Any, new: Any) -> list[str]:
@@ -142,7 +148,8 @@ def differences(old: Any, new: Any) -> list[str]:
 
 def fixed_differences(old: ModelConfig, new: ModelConfig) -> list[str]:
     """The differences between two models that make the weights of one useless to the other."""
-    return differences(old, replace(new, dropout=old.dropout))
+    same_dropout = replace(new, dropout=old.dropout, attention_dropout=old.attention_dropout)
+    return differences(old, same_dropout)
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:

@@ -9,7 +9,9 @@ from typing import Any
 from nanogpt.config import Config
 from nanogpt.record import Evaluation, record_from_dict
 
-FORMAT = 1
+FORMAT = 2
+READ_FORMATS = (1, 2)
+"""In format 1 every weight has both moments; Muon came with format 2."""
 
 
 @dataclass(frozen=True)

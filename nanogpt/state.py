@@ -16,9 +16,9 @@ class TrainingState:
     """Optimizer steps done."""
     weights: Weights
     first_moment: Weights
-    """AdamW's running mean of the gradient."""
+    """Running mean of the gradient: AdamW's, and Muon's momentum."""
     second_moment: Weights
-    """AdamW's running mean of the squared gradient."""
+    """AdamW's running mean of the squared gradient; Muon's weights have none."""
 
     @property
     def is_finite(self) -> bool:
@@ -32,5 +32,5 @@ class TrainingState:
 
     @classmethod
     def of_weights(cls, weights: Weights) -> "TrainingState":
-        """Step 0 of given weights: moments of zero."""
+        """Step 0 of given weights: moments of zero, for either optimizer."""
         return cls(0, weights, *({name: np.zeros_like(w) for name, w in weights.items()} for _ in range(2)))

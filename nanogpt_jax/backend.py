@@ -15,6 +15,7 @@ from nanogpt.backend import MAX_STEPS_PER_CALL
 from nanogpt.choice import unavailable_device
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.micro_batches import micro_batch_rows
+from nanogpt.muon import is_moved_by_muon
 from nanogpt.sampling import TOKENS_PER_BLOCK, SamplingPolicy, token_blocks
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
@@ -56,7 +57,7 @@ class Backend:
         # Kept outputs are for the way back.
         self._graph, shapes = _structure(config, replace(self.kernels, block=Block))
         self._paths = {".".join(map(str, path)): path for path, _ in nnx.to_flat_state(shapes)}
-        self._optimizer = Optimizer(training) if training else None
+        self._training, self._optimizer = training, Optimizer(training) if training else None
         self.load(state)
 
         # XLA's CPU compiler drops barriers before it fuses: see KeptBlock.
@@ -85,10 +86,10 @@ class Backend:
         put = partial(jax.device_put, device=self._device, may_alias=False)
         self._weights: Arrays = put({name: state.weights[name] for name in self._paths})
         self._moments = None
-        if self._optimizer:
-            first, second = (
-                {name: m[name] for name in self._paths} for m in (state.first_moment, state.second_moment)
-            )
+        if self._training:
+            of_adam = [name for name in self._paths if not is_moved_by_muon(name, self._training)]
+            first = {name: state.first_moment[name] for name in self._paths}
+            second = {name: state.second_moment[name] for name in of_adam}
             self._moments = put(optax.ScaleByAdamState(np.int32(state.step), first, second))
 
     def state(self) -> TrainingState:

@@ -92,7 +92,7 @@ class MultiHeadAttention(nnx.Module):
         self.n_head, self.attend = config.n_head, kernels.attend
         self.query_key_value = linear(kernels, C, 3 * C, config.bias, 0.02, rngs)
         self.output = linear(kernels, C, C, config.bias, deviation, rngs)
-        self.weights_dropout = Dropout(config.dropout)
+        self.weights_dropout = Dropout(config.attention_dropout)
         self.output_dropout = Dropout(config.dropout)
 
     def __call__(

@@ -56,7 +56,8 @@ class Backend:
         self.kernels = kernels or self._fastest_kernels()
         self._module = GPT(config, self.kernels).to(self.device)
         self._parameters = dict(_canonical(self._module))
-        self._optimizer = Optimizer(training, (p for p, _ in self._parameters.values())) if training else None
+        parameters = {name: p for name, (p, _) in self._parameters.items()}
+        self._optimizer = Optimizer(training, parameters) if training else None
         self.load(state)
 
     @property
@@ -73,20 +74,21 @@ class Backend:
         # Differs from jax: values are copied into the parameters, and kernels are transposed.
         for name, (parameter, transposed) in self._parameters.items():
             parameter.copy_(_from_numpy(state.weights[name], transposed))
-            if self._optimizer:
-                self._optimizer.adamw.state[parameter] = {
-                    "step": torch.tensor(float(state.step), device=self.device),
-                    "exp_avg": _from_numpy(state.first_moment[name], transposed).to(self.device),
-                    "exp_avg_sq": _from_numpy(state.second_moment[name], transposed).to(self.device),
-                }
+        if self._optimizer:
+            first, second = (
+                {name: _from_numpy(m[name], self._parameters[name][1]).to(self.device) for name in m}
+                for m in (state.first_moment, state.second_moment)
+            )
+            self._optimizer.load(state.step, first, second)
         self._step = state.step
 
     def state(self) -> TrainingState:
         assert self._optimizer is not None, "a model loaded for inference has no training state"
-        moments = self._optimizer.adamw.state
-        first = {n: (moments[p]["exp_avg"], t) for n, (p, t) in self._parameters.items()}
-        second = {n: (moments[p]["exp_avg_sq"], t) for n, (p, t) in self._parameters.items()}
-        return TrainingState(self._step, _to_numpy(self._parameters), _to_numpy(first), _to_numpy(second))
+        first, second = (
+            _to_numpy({name: (m, self._parameters[name][1]) for name, m in moments.items()})
+            for moments in self._optimizer.moments()
+        )
+        return TrainingState(self._step, _to_numpy(self._parameters), first, second)
 
     def train(
         self, tokens_KBT1: np.ndarray, keys_KB2: np.ndarray, learning_rate_K: np.ndarray

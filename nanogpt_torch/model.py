@@ -93,7 +93,7 @@ class MultiHeadAttention(nn.Module):
         self.n_head, self.attend = config.n_head, kernels.attend
         self.query_key_value = linear(kernels, C, 3 * C, config.bias, 0.02)
         self.output = linear(kernels, C, C, config.bias, deviation)
-        self.weights_dropout = Dropout(config.dropout)
+        self.weights_dropout = Dropout(config.attention_dropout)
         self.output_dropout = Dropout(config.dropout)
 
     def forward(self, x_BTC: Tensor, keys_B2: Tensor | None = None, cache: Cache | None = None) -> Tensor:

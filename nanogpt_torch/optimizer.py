@@ -1,28 +1,52 @@
-"""One AdamW step (Loshchilov and Hutter 2019) behind global-norm clipping, by torch.optim."""
+"""One step of AdamW (Loshchilov and Hutter 2019), by torch.optim, and of Muon, behind global-norm clipping.
 
-from collections.abc import Iterable
+Shape suffixes: N matrices of one kernel, I in, O out.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from nanogpt.config import TrainingConfig
+from nanogpt.muon import MOMENTUM, POLYNOMIAL, RATE, STEPS, is_moved_by_muon, pieces, scale
 
 
 class Optimizer:
-    """AdamW whose learning rate is an argument of the step: the schedule lives in the core."""
+    """AdamW, and Muon for the weights that have no second moment. The rate is an argument of the step."""
 
     # Differs from jax: torch's optimizer holds the parameters and their moments, and changes them in place.
-    def __init__(self, config: TrainingConfig, parameters: Iterable[Tensor]) -> None:
-        parameters = list(parameters)
-        self.grad_clip = config.grad_clip
+    def __init__(self, config: TrainingConfig, parameters: dict[str, Tensor]) -> None:
+        self.grad_clip, self.weight_decay = config.grad_clip, config.weight_decay
+        self.parameters = parameters
+        self.of_muon = {n: p for n, p in parameters.items() if is_moved_by_muon(n, config)}
+        self.momentum = {name: torch.zeros_like(p) for name, p in self.of_muon.items()}
         # eps is stated in both twins; decay is on matrices alone, and scaled by the learning rate.
-        matrices = [p for p in parameters if p.ndim >= 2]
-        vectors = [p for p in parameters if p.ndim < 2]
+        others = [p for name, p in parameters.items() if name not in self.of_muon]
+        matrices = [p for p in others if p.ndim >= 2]
+        vectors = [p for p in others if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": config.weight_decay}]
         groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
         self.adamw = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
 
+    def load(self, step: int, first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+        """Replace the moments by the given ones."""
+        # Differs from jax: moments are part of the optimizer.
+        for name, parameter in self.parameters.items():
+            if name in self.of_muon:
+                self.momentum[name] = first[name]
+            else:
+                count = torch.tensor(float(step), device=parameter.device)
+                state = {"step": count, "exp_avg": first[name], "exp_avg_sq": second[name]}
+                self.adamw.state[parameter] = state
+
+    def moments(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The live first and second moments by name. Muon has no second ones."""
+        # Differs from jax: moments are part of the optimizer.
+        of_adam = {n: self.adamw.state[p] for n, p in self.parameters.items() if n not in self.of_muon}
+        first = {name: state["exp_avg"] for name, state in of_adam.items()}
+        return first | self.momentum, {name: state["exp_avg_sq"] for name, state in of_adam.items()}
+
+    @torch.no_grad()
     def update(self, learning_rate: float) -> None:
         """Move the parameters by one step against their gradients."""
         if self.grad_clip:
@@ -30,9 +54,36 @@ class Optimizer:
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate
         self.adamw.step()
+        for name, weight in self.of_muon.items():
+            rate, first, gradient = RATE * learning_rate, self.momentum[name], weight.grad
+            assert gradient is not None
+            first.copy_(MOMENTUM * first + (1 - MOMENTUM) * gradient)
+            weight -= rate * (muon_direction(name, first, gradient) + self.weight_decay * weight)
 
     def _clip(self) -> None:
         # Not by clip_grad_norm_, which divides by norm + 1e-6; optax divides by the norm.
-        gradients = [p.grad for group in self.adamw.param_groups for p in group["params"]]
+        gradients = [g for p in self.parameters.values() if (g := p.grad) is not None]
         scale = (self.grad_clip / get_total_norm(gradients)).clamp(max=1)
         torch._foreach_mul_(gradients, scale)
+
+
+def muon_direction(name: str, momentum_OI: Tensor, gradient_OI: Tensor) -> Tensor:
+    """The move of a kernel, whose opposite is added to it at Muon's rate: `[O, I]`."""
+    # Differs from jax: torch's kernels are (out, in).
+    ahead_OI = MOMENTUM * momentum_OI + (1 - MOMENTUM) * gradient_OI  # Nesterov (1983)
+    matrices_NOI = torch.stack(ahead_OI.chunk(pieces(name)))
+    _, n_out, n_in = matrices_NOI.shape
+    return (orthogonalize(matrices_NOI) * scale(n_in, n_out)).flatten(0, 1)
+
+
+def orthogonalize(matrices_NOI: Tensor) -> Tensor:
+    """The matrices with singular values near 1, by Newton and Schulz's iteration: `[N, O, I]`."""
+    # Differs from jax: torch's kernels are (out, in).
+    a, b, c = POLYNOMIAL
+    is_tall = matrices_NOI.shape[1] > matrices_NOI.shape[2]
+    x = matrices_NOI.swapaxes(1, 2) if is_tall else matrices_NOI
+    x = x / (torch.linalg.norm(x, dim=(1, 2), keepdim=True) + 1e-12)
+    for _ in range(STEPS):
+        gram = x @ x.swapaxes(1, 2)
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.swapaxes(1, 2) if is_tall else x

@@ -1,4 +1,4 @@
-"""The judge: the whole model, its dropout masks and AdamW in numpy, float64 where numbers are real.
+"""The judge: the whole model, its dropout masks, AdamW and Muon in numpy, float64 where numbers are real.
 
 It is written from the definitions, and shares with the twins and the core no more than the names of weights.
 """
@@ -9,6 +9,8 @@ import numpy as np
 
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.weights import Weights
+
+MUON_RATE = 5.0  # as a multiple of AdamW's
 
 
 def logits(
@@ -36,17 +38,18 @@ def logits(
         )
         scores = np.einsum("bhtd,bhsd->bhts", query, key) / np.sqrt(C // H)
         future = np.arange(T)[None, :] > np.arange(T)[:, None]
-        attention = dropout(config, softmax(np.where(future, -np.inf, scores)), keys_B2, layer, 0)
+        attention = softmax(np.where(future, -np.inf, scores))
+        attention = dropout(config.attention_dropout, attention, keys_B2, layer, 0)
         heads = np.einsum("bhts,bhsd->bthd", attention, value)
         if replace_heads is not None:
             heads = replace_heads(layer, heads)
         mixed = linear(w, f"{name}.attention.output", heads.reshape(B, T, C))
-        x = x + dropout(config, mixed, keys_B2, layer, 1)
+        x = x + dropout(config.dropout, mixed, keys_B2, layer, 1)
         expanded = linear(w, f"{name}.feed_forward.expand", layer_norm(w, f"{name}.feed_forward_norm", x))
         if hidden is not None:
             hidden.append(expanded)
         contracted = linear(w, f"{name}.feed_forward.contract", activation(config, expanded))
-        x = x + dropout(config, contracted, keys_B2, layer, 2)
+        x = x + dropout(config.dropout, contracted, keys_B2, layer, 2)
     x = layer_norm(w, "final_norm", x)
     return x @ (w["token_embedding.embedding"].T if config.tie_weights else w["head.kernel"])
 
@@ -63,7 +66,7 @@ def losses(logits_BTV: np.ndarray, targets_BT: np.ndarray) -> np.ndarray:
     return -np.log(np.take_along_axis(softmax(logits_BTV), targets_BT[..., None], axis=-1))[..., 0]
 
 
-def adamw(
+def optimizer_step(
     weights: Weights,
     first: Weights,
     second: Weights,
@@ -72,12 +75,24 @@ def adamw(
     rate: float,
     config: TrainingConfig,
 ) -> tuple[Weights, Weights, Weights]:
-    """Weights and moments after update number `step` (from 1): Loshchilov and Hutter 2019, algorithm 2."""
+    """Weights and moments after update number `step` (from 1): Loshchilov and Hutter 2019, algorithm 2.
+
+    Or, for the matrices of blocks, Muon: Jordan et al. 2024.
+    """
     g = {name: array.astype(np.float64) for name, array in gradients.items()}
     norm = np.sqrt(sum((array**2).sum() for array in g.values()))
     shrink = min(1.0, config.grad_clip / norm) if config.grad_clip else 1.0
     new_weights, new_first, new_second = {}, {}, {}
     for name, weight in weights.items():
+        if config.optimizer == "muon" and name.startswith("blocks.") and weight.ndim == 2:
+            m = 0.95 * first[name] + 0.05 * shrink * g[name]
+            ahead = 0.95 * m + 0.05 * shrink * g[name]
+            matrices = np.split(ahead, 3, axis=1) if "query_key_value" in name else [ahead]
+            direction = np.concatenate([orthogonalize(matrix) for matrix in matrices], axis=1)
+            wide = max(1.0, matrices[0].shape[1] / matrices[0].shape[0])
+            move = np.sqrt(wide) * direction + config.weight_decay * weight.astype(np.float64)
+            new_weights[name], new_first[name] = weight - MUON_RATE * rate * move, m
+            continue
         m = config.beta1 * first[name] + (1 - config.beta1) * shrink * g[name]
         v = config.beta2 * second[name] + (1 - config.beta2) * (shrink * g[name]) ** 2
         direction = m / (1 - config.beta1**step) / (np.sqrt(v / (1 - config.beta2**step)) + 1e-8)
@@ -87,13 +102,19 @@ def adamw(
     return new_weights, new_first, new_second
 
 
-def dropout(
-    config: ModelConfig, x: np.ndarray, keys_B2: np.ndarray | None, layer: int, site: int
-) -> np.ndarray:
+def orthogonalize(matrix: np.ndarray) -> np.ndarray:
+    """The matrix with other singular values: what five of Newton and Schulz's iterations make of them."""
+    left, singular, right = np.linalg.svd(matrix / np.linalg.norm(matrix), full_matrices=False)
+    for _ in range(5):
+        singular = 3.4445 * singular - 4.7750 * singular**3 + 2.0315 * singular**5
+    return left * singular @ right
+
+
+def dropout(rate: float, x: np.ndarray, keys_B2: np.ndarray | None, layer: int, site: int) -> np.ndarray:
     if keys_B2 is None:
         return x
-    keep = np.stack([kept(key, layer, site, x[0].size, config.dropout) for key in keys_B2])
-    return np.where(keep.reshape(x.shape), x / (1 - config.dropout), 0)
+    keep = np.stack([kept(key, layer, site, x[0].size, rate) for key in keys_B2])
+    return np.where(keep.reshape(x.shape), x / (1 - rate), 0)
 
 
 def kept(key: np.ndarray, layer: int, site: int, count: int, rate: float) -> np.ndarray:

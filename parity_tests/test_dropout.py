@@ -19,7 +19,9 @@ from parity_tests.report import Report
 from parity_tests.twins import Twins, thorough_except
 
 # Windows long enough for attention in chunks.
-CONFIG = ModelConfig(vocab_size=11, block_size=40, n_layer=2, n_head=2, n_embd=8, dropout=0.3)
+CONFIG = ModelConfig(
+    vocab_size=11, block_size=40, n_layer=2, n_head=2, n_embd=8, dropout=0.3, attention_dropout=0.2
+)
 TRAINING = TrainingConfig(batch_size=6)
 STEPS, FIRST = 3, 40
 Masks = dict[tuple[int, int], np.ndarray]  # flat, by key: 1 kept, 0 dropped, -1 never asked for
@@ -49,7 +51,8 @@ def expected_masks() -> Masks:
         for layer in range(CONFIG.n_layer):
             for site, shape in enumerate([(H, T, T), (T, C), (T, C)]):
                 site_keys_B2 = fold_in(fold_in(keys_B2, layer), site)
-                kept = keep_mask(site_keys_B2, shape, CONFIG.dropout)
+                rate = CONFIG.dropout if site else CONFIG.attention_dropout
+                kept = keep_mask(site_keys_B2, shape, rate)
                 record(masks, site_keys_B2, np.arange(kept[0].size), kept)
     return masks
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import optax
+import jax.numpy as jnp
 import pytest
 import torch
 
@@ -87,14 +87,21 @@ def change_training(**values: float) -> Patch:
     return patch
 
 
+def change_muon(name: str, value: Any) -> Patch:
+    def patch(twin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(TWINS[twin].optimizer, name, value)
+
+    return patch
+
+
 def decay_everything(twin: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if twin == "jax":
+        original = nanogpt_jax.optimizer.Optimizer.update
 
         def update(self: Any, weights: Any, moments: Any, gradients: Any, rate: Any) -> Any:
-            gradients, _ = self.clip.update(gradients, optax.EmptyState())
-            directions, moments = self.adam.update(gradients, moments)
-            moved = jax.tree.map(lambda w, d: w - rate * (d + self.weight_decay * w), weights, directions)
-            return moved, moments
+            moved, moments = original(self, weights, moments, gradients, rate)
+            lost = {name: rate * self.weight_decay * w if w.ndim == 1 else 0 for name, w in weights.items()}
+            return jax.tree.map(jnp.subtract, moved, lost), moments
 
         monkeypatch.setattr(nanogpt_jax.optimizer.Optimizer, "update", update)
         return
@@ -112,6 +119,12 @@ OPTIMIZER: dict[str, Patch] = {
     "no weight decay": change_training(weight_decay=0.0),
     "no clipping": change_training(grad_clip=0.0),
     "decay of biases and scales": decay_everything,
+    "Muon's rate": change_muon("RATE", 4.9),
+    "Muon's momentum": change_muon("MOMENTUM", 0.94),
+    "Muon's polynomial": change_muon("POLYNOMIAL", (3.4445, -4.7750, 2.04)),
+    "Muon's steps": change_muon("STEPS", 6),
+    "query, key and value as one": change_muon("pieces", lambda name: 1),
+    "one size of moves": change_muon("scale", lambda n_in, n_out: 1.0),
 }
 
 

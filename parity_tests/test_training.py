@@ -14,15 +14,20 @@ from parity_tests.twins import Twins, batch_off_the_kink, compare_states, thorou
 
 TRAINING = TrainingConfig(batch_size=6, learning_rate=1e-3, warmup_iters=5, max_iters=100)
 CONFIGS = {
-    "small": ModelConfig(vocab_size=17, block_size=16, n_layer=2, n_embd=32, dropout=0.2),
+    "small": ModelConfig(
+        vocab_size=17, block_size=16, n_layer=2, n_embd=32, dropout=0.2, attention_dropout=0.1
+    ),
     # Smooth: over many steps some ReLU unit comes to its kink, where rounding decides its derivative.
-    "gpt2": ModelConfig(31, 9, 3, 2, 24, dropout=0.1, bias=True, activation="gelu", tie_weights=True),
+    "gpt2": ModelConfig(31, 9, 3, 2, 24, 0.1, 0.2, bias=True, activation="gelu", tie_weights=True),
 }
 
+CASES = [("gpt2", "muon"), ("gpt2", "adamw"), ("small", "muon")]
 
-@pytest.fixture(scope="module", params=thorough_except(CONFIGS, "gpt2"))
+
+@pytest.fixture(scope="module", params=thorough_except(CASES, *CASES[:2]), ids=" ".join)
 def twins(request: pytest.FixtureRequest, device: str) -> Twins:
-    return Twins.of(CONFIGS[request.param], TRAINING, device)
+    config, optimizer = request.param
+    return Twins.of(CONFIGS[config], replace(TRAINING, optimizer=optimizer), device)
 
 
 def batches(twins: Twins, first: int, count: int) -> StepInputs:
@@ -70,34 +75,34 @@ def test_steps_from_200_states_along_a_run_agree(twins: Twins, report: Report) -
 
 
 @pytest.mark.parametrize("first", [0, 3])
-def test_a_step_is_adamw(twins: Twins, first: int, report: Report) -> None:
+def test_a_step_is_the_judges(twins: Twins, first: int, report: Report) -> None:
     """From the same state, at the start and later, each twin takes the step of the float64 judge."""
     twins.reset()
     if first:
         twins.jax.train(*batches(twins, 0, first))()
-    start = twins.jax.state()
+    start, name = twins.jax.state(), {"adamw": "AdamW", "muon": "Muon"}[twins.training.optimizer]
     tokens, keys, rates = batches(twins, first, 1)
     for backend in (twins.jax, twins.torch):
         backend.load(start)
         _, gradients = backend.gradients(tokens[0], keys[0])
         backend.train(tokens, keys, rates)()
         state = backend.state()
-        judged = reference.adamw(
+        judged = reference.optimizer_step(
             start.weights,
             start.first_moment,
             start.second_moment,
             gradients,
             start.step + 1,
             rates[0],
-            TRAINING,
+            twins.training,
         )
         expected = type(state)(start.step + 1, *judged)
-        rows = ("AdamW: weights", "AdamW: moments")
+        rows = (f"{name}: weights", f"{name}: moments")
         compare_states(rows, backend.name, state, expected, report)
 
 
 def test_one_step_from_equal_states_agrees(twins: Twins, report: Report) -> None:
-    """Weights where the gradient is clearly more than AdamW's epsilon, 1e-8.
+    """Muon's weights, and AdamW's where the gradient is clearly more than its epsilon, 1e-8.
 
     With moments of 0 a weight moves by learning_rate * gradient / (|gradient| + epsilon): where the gradient
     is about epsilon, its rounding decides. There, each twin is held to its own gradient by the test above.
@@ -107,8 +112,9 @@ def test_one_step_from_equal_states_agrees(twins: Twins, report: Report) -> None
     for backend in (twins.jax, twins.torch):
         backend.train(tokens, keys, rates)()
     actual, expected = twins.torch.state(), twins.jax.state()
-    weights = {}
-    for name, first_moment in expected.first_moment.items():
+    weights = dict(actual.weights)
+    for name in expected.second_moment:
+        first_moment = expected.first_moment[name]
         is_clear = np.abs(first_moment) / (1 - TRAINING.beta1) > 1e-6
         assert is_clear.mean() > 0.9 or name.endswith(".bias"), name
         weights[name] = np.where(is_clear, actual.weights[name], expected.weights[name])
@@ -116,8 +122,9 @@ def test_one_step_from_equal_states_agrees(twins: Twins, report: Report) -> None
     compare_states(rows, "torch against jax", replace(actual, weights=weights), expected, report)
 
 
-def test_fifty_steps_agree(device: str, report: Report) -> None:
-    twins = Twins.of(CONFIGS["gpt2"], TRAINING, device)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_fifty_steps_agree(optimizer: str, device: str, report: Report) -> None:
+    twins = Twins.of(CONFIGS["gpt2"], replace(TRAINING, optimizer=optimizer), device)
     twins.reset(TrainingState.initial(twins.config, seed=3))
     losses = {backend.name: backend.train(*batches(twins, 0, 50))() for backend in (twins.jax, twins.torch)}
     report.compare("losses of 50 steps", "torch against jax", losses["torch"], losses["jax"])

@@ -25,6 +25,8 @@ TOLERANCES = {
     "gradients, bfloat16": Tolerance(1e-1, "as far back as the logits are forward"),
     "AdamW: weights": Tolerance(5e-7, "against float64 from the same gradients: a few roundings"),
     "AdamW: moments": Tolerance(1e-6, "against float64 from the same gradients: a few roundings"),
+    "Muon: weights": Tolerance(5e-7, "against float64, which takes the singular values themselves"),
+    "Muon: moments": Tolerance(1e-6, "against float64 from the same gradients: a few roundings"),
     "weights after 1 step": Tolerance(1e-6, "from moments of 0, where gradients are above Adam's epsilon"),
     "moments after 1 step": Tolerance(1e-5, "the gradients' error, doubled by the square"),
     "weights, along a run": Tolerance(1e-6, "one step from each of 200 states: Adam's past steadies it"),

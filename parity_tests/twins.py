@@ -164,12 +164,13 @@ def compare_states(
 ) -> None:
     """Weights and both moments by name; `quantities` are the rows for weights and for moments."""
     assert actual.step == expected.step
-    for name in expected.weights:
-        for part, quantity in (
-            ("weights", quantities[0]),
-            ("first_moment", quantities[1]),
-            ("second_moment", quantities[1]),
-        ):
+    for part, quantity in (
+        ("weights", quantities[0]),
+        ("first_moment", quantities[1]),
+        ("second_moment", quantities[1]),
+    ):
+        assert getattr(actual, part).keys() == getattr(expected, part).keys()
+        for name in getattr(expected, part):
             values = (getattr(actual, part)[name], getattr(expected, part)[name])
             if name.endswith(KEY_BIAS):
                 values = tuple(without_key_bias(v) for v in values)

@@ -32,7 +32,7 @@ def test_a_model_of_transformers_is_imported(tied: bool, dtype: torch.dtype, tmp
     save_gpt2(tmp_path / "folder", tied=tied, dtype=dtype)
     import_folder(tmp_path / "folder", tmp_path / "run")
     _, metadata = read_checkpoint(tmp_path / "run")
-    assert metadata.config.model == ModelConfig(320, 24, 2, 2, 16, 0.1, True, "gelu", tied)
+    assert metadata.config.model == ModelConfig(320, 24, 2, 2, 16, 0.1, 0.1, True, "gelu", tied)
     for backend in BACKENDS if dtype == torch.float32 else ["torch"]:
         assert_same_model(tmp_path / "run", tmp_path / "folder", backend, np.arange(48).reshape(2, 24) * 5)
 

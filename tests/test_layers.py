@@ -9,7 +9,7 @@ from tests.sources import imported
 # Each of these modules and rooms of nanogpt imports earlier ones alone.
 LAYERS = [
     *("errors", "version", "randomness", "files", "micro_batches", "record"),
-    *("config", "presets", "weights", "metadata", "sampling", "state"),
+    *("config", "presets", "muon", "weights", "metadata", "sampling", "state"),
     *("backend", "choice", "memory", "checkpoint"),
     *("text", "language_model", "__init__"),
     *("training", "report", "heads", "page", "cli", "huggingface"),

@@ -33,11 +33,13 @@ CONFIGS = st.builds(
         n_head=st.just(1),
         n_embd=st.integers(1, 4096),
         dropout=SHARES,
+        attention_dropout=SHARES,
         bias=st.booleans(),
         activation=st.sampled_from(["relu", "gelu"]),
     ),
     st.builds(
         TrainingConfig,
+        optimizer=st.sampled_from(["muon", "adamw"]),
         learning_rate=st.floats(1, 1e9),
         min_lr=SHARES,
         beta1=SHARES,

@@ -53,7 +53,7 @@ def gpt2_config(config: ModelConfig) -> dict[str, Any]:
         "model_type": "gpt2",
         "activation_function": "relu" if config.activation == "relu" else "gelu_new",
         "resid_pdrop": config.dropout,
-        "attn_pdrop": config.dropout,
+        "attn_pdrop": config.attention_dropout,
         "embd_pdrop": 0.0,
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": config.tie_weights,
@@ -86,6 +86,7 @@ def read_config(file: Path) -> ModelConfig:
         return ModelConfig(
             **{ours: values[name] for name, ours in SIZES.items()},
             dropout=values.get("resid_pdrop", 0.1),
+            attention_dropout=values.get("attn_pdrop", 0.1),
             bias=values.get("nanogpt") != {"bias": False},
             activation="relu" if values["activation_function"] == "relu" else "gelu",
             tie_weights=values["tie_word_embeddings"],

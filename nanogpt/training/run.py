@@ -195,6 +195,8 @@ def _changes(config: Config, corpus: Corpus, backend: str, saved: Metadata) -> l
     """The settings that change within the run. Raises InputError for those that would make it another run."""
     old, fingerprint = saved.config, corpus.fingerprint
     refused = fixed_differences(old.model, config.model)
+    if (old.training.optimizer, config.training.optimizer) == ("muon", "adamw") and saved.step:
+        refused.append("optimizer: muon -> adamw, whose second moments Muon does not keep")
     refused += [
         f"data {name}: {value} -> {fingerprint[name]}"
         for name, value in (saved.data or {}).items()
