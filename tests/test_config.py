@@ -1,5 +1,7 @@
 """Configurations are checked once, and the error says what to change."""
 
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,26 +40,31 @@ def test_a_bad_value_is_named(kind: type, values: dict, message: str) -> None:
         kind(**values)
 
 
-def test_the_default_is_the_reference_recipe() -> None:
+def test_the_default_is_shakespeare() -> None:
     config = PRESETS["shakespeare"]
     assert config == Config()
     assert count_parameters(config.model) == 1_230_720
     assert all(preset.run.preset == name for name, preset in PRESETS.items())
 
 
-def test_the_learning_rate_warms_up_and_ends_at_min_lr() -> None:
-    config = TrainingConfig(max_iters=1000, warmup_iters=10, learning_rate=1.0, min_lr=0.1)
+@pytest.mark.parametrize(("schedule", "at_a_quarter"), [("linear", 0.775), ("cosine", 0.868198)])
+def test_the_learning_rate_warms_up_and_ends_at_min_lr(
+    schedule: Literal["linear", "cosine"], at_a_quarter: float
+) -> None:
+    config = TrainingConfig(max_iters=1010, warmup_iters=10, learning_rate=1.0, min_lr=0.1, schedule=schedule)
     assert learning_rate_at(0, config) == 0.1
     assert learning_rate_at(9, config) == learning_rate_at(10, config) == 1.0
-    assert learning_rate_at(505, config) == pytest.approx(0.55)
-    assert learning_rate_at(1000, config) == pytest.approx(0.1)
+    assert learning_rate_at(260, config) == pytest.approx(at_a_quarter)
+    assert learning_rate_at(510, config) == pytest.approx(0.55)
+    assert learning_rate_at(1010, config) == pytest.approx(0.1)
     assert learning_rate_at(5000, config) == pytest.approx(0.1)
 
 
 @given(step=st.integers(0, 3000), warmup=st.integers(0, 500), iters=st.integers(1, 2000))
 def test_the_learning_rate_stays_between_0_and_its_peak(step: int, warmup: int, iters: int) -> None:
     config = TrainingConfig(max_iters=iters, warmup_iters=warmup)
-    assert 0 < learning_rate_at(step, config) <= config.learning_rate
+    rate = learning_rate_at(step, config)
+    assert (0 < rate if step < iters else 0 <= rate) and rate <= config.learning_rate
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -8,7 +8,7 @@ import tyro
 
 from nanogpt.cli.door import newest_run, parse
 from nanogpt.cli.paths import PATH
-from nanogpt.config import Config, ModelConfig
+from nanogpt.config import Config, ModelConfig, Preset
 from nanogpt.language_model import LanguageModel, load
 from nanogpt.presets import PRESETS
 from nanogpt.training.run import saved_config
@@ -47,7 +47,7 @@ class TrainFlags(Config):
 class Origin:
     """The flags that decide where the defaults of the others come from."""
 
-    preset: Literal["shakespeare", "quick", "bigram"] | None = None
+    preset: Preset | None = None
     out_dir: Annotated[Path | None, PATH] = None
     resume: Literal["auto", "never"] = "auto"
 
