@@ -32,7 +32,8 @@ def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         r"\w+",
         """backend preset data out_dir resume device dtype seed max_iters batch_size block_size n_layer n_head
         n_embd dropout attention_dropout bias activation tie_weights optimizer learning_rate min_lr
-        schedule warmup_iters weight_decay beta1 beta2 grad_clip eval_interval log_interval compile quiet log debug""",
+        schedule warmup_iters weight_decay beta1 beta2 grad_clip eval_interval log_interval compile
+        quiet log debug""",
     )
     with pytest.raises(SystemExit) as end:
         train_main(["--preset=quick", "--help"])
