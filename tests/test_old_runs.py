@@ -10,6 +10,7 @@ import pytest
 import nanogpt
 from nanogpt.language_model import read_checkpoint
 from nanogpt.training.metrics import evaluations, read_metrics
+from nanogpt.training.run import saved_config
 from nanogpt.weights import Weights
 from tests.conftest import BACKENDS, ROOT, Train
 from tests.runs import PARTS, final_state, json_lines
@@ -36,6 +37,15 @@ def test_the_arrays_of_an_old_run_are_read_as_they_were() -> None:
     state, metadata = read_checkpoint(OLD_RUN)
     assert state.step == metadata.step == 20
     assert {part: checksum(getattr(state, part)) for part in PARTS} == OLD_ARRAYS
+
+
+def test_what_an_old_run_did_not_write_means_what_it_did() -> None:
+    """Its optimizer was AdamW, its schedule a cosine, and its one dropout acted everywhere."""
+    _, metadata = read_checkpoint(OLD_RUN)
+    for config in (saved_config(OLD_RUN), metadata.config):
+        assert config
+        assert config.model.attention_dropout == config.model.dropout == 0.2
+        assert (config.training.optimizer, config.training.schedule) == ("adamw", "cosine")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
