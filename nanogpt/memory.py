@@ -8,7 +8,8 @@ from pathlib import Path
 from nanogpt.backend import MAX_STEPS_PER_CALL
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.errors import InputError
-from nanogpt.weights import count_parameters
+from nanogpt.muon import is_moved_by_muon
+from nanogpt.weights import count_parameters, weight_shapes
 
 # Linux keeps a container's limit in one of them.
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -49,12 +50,14 @@ def require_memory_for(model: ModelConfig, training: TrainingConfig | None = Non
 def training_bytes(model: ModelConfig, training: TrainingConfig) -> int:
     """Lower bound for the memory that training takes, on whatever device it runs.
 
-    It counts four bytes for each of these: the weights at the beginning; weights and both moments, copied to
-    be saved; the tokens of one call, for which jax makes room for as many steps as a call may have. Gradients
+    It counts four bytes for each of these: the weights at the beginning; weights and moments, copied to be
+    saved; the tokens of one call, for which jax makes room for as many steps as a call may have. Gradients
     and activations may be in the memory of the device.
     """
     tokens = MAX_STEPS_PER_CALL * training.batch_size * (model.block_size + 1)
-    return 4 * (4 * count_parameters(model) + tokens)
+    shapes = weight_shapes(model).items()
+    second_moments = sum(math.prod(shape) for name, shape in shapes if not is_moved_by_muon(name, training))
+    return 4 * (3 * count_parameters(model) + second_moments + tokens)
 
 
 def _in_units(size: float) -> str:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 import nanogpt
 from nanogpt import memory
 from nanogpt.backend import MAX_STEPS_PER_CALL
+from nanogpt.choice import load_backend
 from nanogpt.cli.sample import sample_main
 from nanogpt.cli.train import train_main
 from nanogpt.cli.visualize import visualize_main
@@ -92,9 +94,12 @@ def test_an_empty_path_is_not_the_working_folder(
     assert not any(tmp_path.iterdir())
 
 
-def test_the_bound_of_memory_is_that_of_real_arrays(text_file: Path) -> None:
-    config = Config(ModelConfig(30, 16, 2, 2, 8, bias=True), TrainingConfig(batch_size=3, max_iters=100))
-    state = TrainingState.initial(config.model, 1)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_the_bound_of_memory_is_that_of_real_arrays(optimizer: Literal["muon", "adamw"]) -> None:
+    training = TrainingConfig(optimizer=optimizer, batch_size=3, max_iters=100)
+    config = Config(ModelConfig(30, 16, 2, 2, 8, bias=True), training)
+    initial = TrainingState.initial(config.model, 1)
+    state = load_backend("torch")(config.model, training, initial, device="cpu").state()
     tokens = step_inputs(
         lambda step: np.zeros((3, 17), np.int32), range(MAX_STEPS_PER_CALL), config.training
     ).tokens_KBT1
@@ -106,7 +111,7 @@ def test_the_bound_of_memory_is_that_of_real_arrays(text_file: Path) -> None:
 def test_only_what_surely_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for preset in PRESETS.values():
         require_memory_for(preset.model, preset.training)
-    default = Config()
+    default = Config(training=TrainingConfig(optimizer="adamw", batch_size=64))
     needed = training_bytes(default.model, default.training)
     monkeypatch.setattr(memory, "machine_memory", lambda: needed)
     require_memory_for(default.model, default.training)
