@@ -70,6 +70,7 @@ def training(benchmark: Benchmark, shape: Shape) -> Makers:
     makers: Makers = {"large matmuls": partial(contenders.large_matmuls, shape)}
     for name in ("jax", "torch"):
         makers[name] = partial(contenders.training, shape, name)
+        makers[f"{name}, Muon"] = partial(contenders.training, shape, name, optimizer="muon")
         if benchmark.framework_dropout:
             makers[f"{name}, its own dropout"] = partial(
                 contenders.training, shape, name, framework_dropout=True

@@ -7,6 +7,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -26,22 +27,29 @@ from nanogpt.training.loop import Training
 from nanogpt.training.run import open_run
 
 ROOT = Path(__file__).parents[1]
+Optimizer = Literal["muon", "adamw"]
 LOOP_STEPS = 4
 COPIED = 2**29  # bytes: far more than any cache holds
 POLICY = SamplingPolicy(0.8)
 
 
-def backend(shape: Shape, name: str, compile: bool = False) -> Backend:
-    recipe = TrainingConfig(batch_size=shape.batch_size)
+def backend(shape: Shape, name: str, compile: bool = False, optimizer: Optimizer = "adamw") -> Backend:
+    recipe = TrainingConfig(optimizer=optimizer, batch_size=shape.batch_size)
     state = TrainingState.initial(shape.model, 0)
     return load_backend(name)(shape.model, recipe, state, device="cpu", compile=compile)
 
 
-def training(shape: Shape, name: str, compile: bool = False, framework_dropout: bool = False) -> Step:
+def training(
+    shape: Shape,
+    name: str,
+    compile: bool = False,
+    framework_dropout: bool = False,
+    optimizer: Optimizer = "adamw",
+) -> Step:
     """One of our training steps; `framework_dropout` shows what the shared hash costs."""
     if framework_dropout:
         use_framework_dropout(name)
-    model = backend(shape, name, compile)
+    model = backend(shape, name, compile, optimizer)
 
     def step(number: int) -> None:
         model.train(*step_inputs(shape.batch, [number], TrainingConfig()))()
@@ -54,7 +62,7 @@ def loop(shape: Shape, name: str) -> Step:
     folder = Path(tempfile.mkdtemp())
     characters = random_bits(3, "benchmark", 0, 100_000) % 65 + 32
     (folder / "text.txt").write_text("".join(map(chr, characters)), encoding="utf-8")
-    recipe = TrainingConfig(batch_size=shape.batch_size, eval_interval=10**9)
+    recipe = TrainingConfig(optimizer="adamw", batch_size=shape.batch_size, eval_interval=10**9)
     config = Config(shape.model, recipe, RunConfig(data=str(folder / "text.txt"), device="cpu"))
     opened = ExitStack()  # as long as the process
     atexit.register(opened.close)

@@ -20,7 +20,7 @@ from nanogpt.record import Evaluation
 
 TARGET = 1.47  # nats a character: the reference run's validation loss, and nanoGPT's for 10.65M parameters
 
-# Differences from the default recipe, by the iterations of the schedule.
+# Differences from the preset reference, by the iterations of the schedule.
 RECIPES: dict[int, Flags] = {
     2_500: {"batch_size": 16, "learning_rate": 3e-3, "min_lr": 1e-4},
     5_000: {"batch_size": 32, "learning_rate": 3e-3, "min_lr": 1e-4, "weight_decay": 0.5},
@@ -84,6 +84,7 @@ def main() -> None:
         )
     for iterations, seed in product(frontier.iterations, frontier.seeds):
         flags = RECIPES[iterations] | {
+            "preset": "reference",
             "max_iters": iterations,
             "eval_interval": max(1, iterations // 20),
             "seed": seed,

@@ -26,7 +26,7 @@ from nanogpt.training.hardware import model_flops_utilization
 from nanogpt.training.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
-REFERENCE = ModelConfig(vocab_size=65, dropout=0.2)
+REFERENCE = ModelConfig(vocab_size=65, dropout=0.2, attention_dropout=0.2)
 GPT2 = ModelConfig(50304, 1024, 12, 12, 768, dropout=0.0, bias=True, activation="gelu", tie_weights=True)
 Figures = dict[str, Any]
 
@@ -95,7 +95,11 @@ def training(
     state = TrainingState.initial(model, 0)
     begun = time.perf_counter()
     backend = load_backend(name)(
-        model, TrainingConfig(batch_size=batch_size), state, dtype=dtype, compile=compile
+        model,
+        TrainingConfig(optimizer="adamw", batch_size=batch_size),
+        state,
+        dtype=dtype,
+        compile=compile,
     )
     inputs = step_inputs(shape.batch, range(steps_per_call), TrainingConfig())
     backend.train(*inputs)()
@@ -164,7 +168,9 @@ def items() -> dict[str, Callable[[], Figures]]:
         for dtype in ("bfloat16", "tf32", "float32"):
             found[f"reference step, {name}, {dtype}"] = partial(training, REFERENCE, 64, name, dtype)
     reference = partial(training, REFERENCE, 64, "jax", "bfloat16")
-    no_dropout = partial(training, replace(REFERENCE, dropout=0.0), 64, "jax", "bfloat16")
+    no_dropout = partial(
+        training, replace(REFERENCE, dropout=0.0, attention_dropout=0.0), 64, "jax", "bfloat16"
+    )
     found["reference step, jax, bfloat16, one step a call"] = partial(reference, steps_per_call=1)
     found["reference step, jax, bfloat16, its own dropout"] = partial(reference, framework_dropout=True)
     found["reference step, jax, bfloat16, no dropout"] = no_dropout

@@ -38,7 +38,11 @@ RUNGS = [
     Rung("two blocks", {"n_layer": 2}, "the loop over `self.blocks`"),
     Rung("four blocks", {"n_layer": 4}, "the same loop"),
     Rung("six blocks", {"n_layer": 6}, "the same loop"),
-    Rung("dropout", {"n_layer": 6, "dropout": 0.1}, "`weights_dropout`, `output_dropout`"),
+    Rung(
+        "dropout",
+        {"n_layer": 6, "dropout": 0.1, "attention_dropout": 0.1},
+        "`weights_dropout`, `output_dropout`",
+    ),
 ]
 
 
@@ -89,8 +93,10 @@ def train(rung: Rung, road: Road) -> Result:
     """Run train.py, or the rest of an interrupted run, and let the model write."""
     folder = road.out_dir / rung.name.replace(" ", "_")
     flags = {
+        "preset": "reference",
         "data": road.data,
         "dropout": 0.0,
+        "attention_dropout": 0.0,
         **rung.fields,
         "max_iters": road.max_iters,
         "batch_size": road.batch_size,

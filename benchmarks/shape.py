@@ -19,10 +19,13 @@ class Shape:
     n_head: int = 4
     n_embd: int = 128
     dropout: float = 0.2
+    attention_dropout: float = 0.2
+    """The peers have one rate for both."""
 
     @property
     def model(self) -> ModelConfig:
-        return ModelConfig(65, self.block_size, self.n_layer, self.n_head, self.n_embd, self.dropout)
+        sizes = (self.block_size, self.n_layer, self.n_head, self.n_embd)
+        return ModelConfig(65, *sizes, dropout=self.dropout, attention_dropout=self.attention_dropout)
 
     @property
     def tokens(self) -> int:
