@@ -52,14 +52,14 @@ class ModelConfig:
 class TrainingConfig:
     """The recipe: all of it may change when a run is resumed."""
 
-    max_iters: int = 10_000
+    max_iters: int = 5_000
     """Optimizer steps of the whole run."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon for the blocks' matrices and AdamW for the rest, or adamw for all."""
-    batch_size: int = 64
+    batch_size: int = 32
     """B: windows of block_size tokens in a step."""
-    learning_rate: float = 2e-3
-    """Peak, reached after warmup_iters steps."""
+    learning_rate: float = 4e-3
+    """AdamW's peak, reached after warmup_iters steps; Muon's is five times as high."""
     min_lr: float = 0.0
     """The rate at max_iters, where the schedule ends."""
     warmup_iters: int = 100
@@ -67,7 +67,7 @@ class TrainingConfig:
     schedule: Literal["linear", "cosine"] = "linear"
     """The way of the rate from its peak to min_lr."""
     weight_decay: float = 0.1
-    """AdamW's decay of matrices (not of biases and LayerNorms)."""
+    """Decay of matrices (not of biases and LayerNorms), scaled by the rate."""
     beta1: float = 0.9
     """AdamW's decay of the gradient's mean."""
     beta2: float = 0.99

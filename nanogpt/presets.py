@@ -7,7 +7,7 @@ PRESETS: dict[str, Config] = {
     "shakespeare": Config(),
     # Trains in about a minute on two CPU cores.
     "quick": Config(
-        ModelConfig(block_size=64, n_layer=3, dropout=0.0),
+        ModelConfig(block_size=64, n_layer=2, dropout=0.0),
         TrainingConfig(max_iters=1_250, learning_rate=6e-3, eval_interval=625),
         RunConfig(preset="quick"),
     ),
@@ -15,13 +15,20 @@ PRESETS: dict[str, Config] = {
     # take 16 rows a step for 10,000 iterations in an hour; a GPU has room for 64.
     "reference": Config(
         ModelConfig(attention_dropout=0.1),
-        TrainingConfig(optimizer="adamw", batch_size=16, learning_rate=2e-3, min_lr=2e-4, schedule="cosine"),
+        TrainingConfig(
+            max_iters=10_000,
+            optimizer="adamw",
+            batch_size=16,
+            learning_rate=2e-3,
+            min_lr=2e-4,
+            schedule="cosine",
+        ),
         RunConfig(preset="reference"),
     ),
     # The simplest model: embeddings and a linear head, without attention.
     "bigram": Config(
         ModelConfig(block_size=8, n_layer=0, dropout=0.0),
-        TrainingConfig(max_iters=3_000, batch_size=32, learning_rate=1e-2, eval_interval=500),
+        TrainingConfig(max_iters=3_000, optimizer="adamw", learning_rate=1e-2, eval_interval=500),
         RunConfig(preset="bigram"),
     ),
 }
