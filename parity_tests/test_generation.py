@@ -88,7 +88,7 @@ def distances(chances: tuple[np.ndarray, np.ndarray], uniform_B: np.ndarray) -> 
     return np.minimum(np.abs(inner_BV - uniform_B[:, None]).min(-1), margin_B)
 
 
-@pytest.mark.parametrize("name", thorough_except(POLICIES, "both"))
+@pytest.mark.parametrize("name", thorough_except(POLICIES, "both", long=True))
 def test_one_seed_gives_one_text(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On both backends, with the cache and without, in a batch and alone; and the text is the judge's."""
     policy = POLICIES[name]
@@ -111,6 +111,7 @@ def test_one_seed_gives_one_text(name: str, device: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.thorough
+@pytest.mark.long
 def test_texts_differ_only_at_an_edge(device: str, report: Report) -> None:
     """Rounding can decide otherwise for few of 100,000 tokens, each decided by one random number."""
     config = ModelConfig(vocab_size=65, block_size=251, n_layer=2, n_embd=32, dropout=0)

@@ -57,7 +57,7 @@ def test_gradients_are_those_of_the_judge(name: str, device: str, report: Report
 
 
 @pytest.mark.parametrize("embedding_scale", SCALES)
-@pytest.mark.parametrize("name", thorough_except(CONFIGS, "gpt2"))
+@pytest.mark.parametrize("name", thorough_except(CONFIGS, "gpt2", long=True))
 def test_bfloat16_is_near_float64(name: str, embedding_scale: float, device: str, report: Report) -> None:
     twins = Twins.of(CONFIGS[name], TrainingConfig(), device, embedding_scale)
     weights, config = twins.initial.weights, twins.config

@@ -136,9 +136,10 @@ def compare_models(twins: Twins, report: Report) -> None:
         compare("gradients", name, gradients["torch"][name], expected)
 
 
-def thorough_except(names: Iterable[Any], *quick: Any) -> list[Any]:
-    """Parameters of a test of which the doctor tries the `quick` ones alone."""
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.thorough) for name in names]
+def thorough_except(names: Iterable[Any], *quick: Any, long: bool = False) -> list[Any]:
+    """Parameters of a test of which the doctor, and pytest if it is `long`, tries the `quick` ones alone."""
+    marks = [pytest.mark.thorough, pytest.mark.long] if long else [pytest.mark.thorough]
+    return [name if name in quick else pytest.param(name, marks=marks) for name in names]
 
 
 def batch_off_the_kink(

@@ -22,7 +22,7 @@ from nanogpt.weights import count_parameters, initial_weights, weight_shapes
         (ModelConfig, {"activation": "silu"}, "activation 'silu' is none of relu, gelu"),
         (TrainingConfig, {"learning_rate": float("nan")}, "learning_rate nan is out of range"),
         (TrainingConfig, {"beta2": 1.0}, "beta2 1.0 is out of range"),
-        (TrainingConfig, {"min_lr": 1.0}, "min_lr 1 is above learning_rate 0.002"),
+        (TrainingConfig, {"min_lr": 1.0}, "min_lr 1 is above learning_rate 0.004"),
         (TrainingConfig, {"seed": 2**32}, "seed 4294967296 is too large"),
         (ModelConfig, {"n_layer": 2.0}, "n_layer 2.0 must be of type int"),
         (ModelConfig, {"n_layer": True}, "n_layer True must be of type int"),

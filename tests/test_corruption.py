@@ -18,6 +18,7 @@ from tests.forks import Forks
 from tests.judge import judged, work
 
 pytest_plugins = ["tests.reliability_fixtures"]
+pytestmark = pytest.mark.long
 
 SEED = 1
 
@@ -69,7 +70,7 @@ def check(results: list[tuple[Corruption, str, str]], seed: int) -> None:
 @pytest.mark.parametrize(
     ("count", "seed"),
     [
-        pytest.param(60, 1, marks=pytest.mark.long),
+        (60, 1),
         *(pytest.param(4_750, seed, marks=pytest.mark.slow) for seed in (2, 3)),
     ],
 )
@@ -82,9 +83,7 @@ def test_a_damaged_run_goes_on_or_says_so(
     check(judged(forks, folder, all_flags(text_file), corruptions, seed), seed)
 
 
-@pytest.mark.parametrize(
-    "count", [pytest.param(10, marks=pytest.mark.long), pytest.param(500, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("count", [10, pytest.param(500, marks=pytest.mark.slow)])
 def test_a_run_with_a_damaged_tokenizer_goes_on_or_says_so(
     count: int, forks: Forks, text_file: Path, finished_run: Path, memory_folder: Path
 ) -> None:

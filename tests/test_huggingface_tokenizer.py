@@ -14,13 +14,12 @@ from nanogpt.errors import InputError
 from nanogpt.huggingface import export_run, import_folder
 from nanogpt.language_model import read_checkpoint
 from nanogpt.text.tokenizer import decode_stream
-from tests.conftest import BACKENDS
 from tests.huggingface_helpers import TEXT, AutoTokenizer, change_config, put
 
 pytest_plugins = ["tests.huggingface_fixtures"]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [pytest.param("jax", marks=pytest.mark.long), "torch"])
 def test_an_imported_tokenizer_reads_writes_and_trains(
     backend: str,
     gpt2_folder: Path,

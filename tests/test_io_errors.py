@@ -110,6 +110,7 @@ def scenario(faulty: Forks, text_file: Path, in_memory: Path) -> Callable[..., S
     return make
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "kinds", "error", "lasting"),
     [

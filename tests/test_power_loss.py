@@ -30,6 +30,7 @@ from tests.forks import Forks
 from tests.runs import PARTS, assert_same_run, final_state
 
 pytest_plugins = ["tests.fault_fixtures"]
+pytestmark = pytest.mark.long
 
 CHECKPOINT = re.compile(r"run/checkpoints/(\d+)")
 SEED = 5
@@ -200,7 +201,6 @@ def test_a_loss_of_power_at_any_point_loses_nothing_saved(
     assert not lost
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("recording", ["torch"], indirect=True)
 def test_a_run_goes_on_after_a_loss_of_power(recording: Recording, in_memory: Path) -> None:
     go_on(recording, "names", in_memory, share=600)
