@@ -8,9 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import frontier, gpu, road, temperature
+from benchmarks import frontier, gpu, race, road, temperature
+from nanogpt.choice import load_backend
+from nanogpt.config import ModelConfig
+from nanogpt.language_model import mean_loss
 from nanogpt.record import Evaluation
+from nanogpt.state import TrainingState
+from nanogpt.text.corpus import Splits
+from nanogpt_torch.model import GPT, token_losses
+from parity_tests.twins import random_tokens
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,7 +32,7 @@ def test_the_benchmark_measures_every_item(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "figures.json").read_text())["results"]
     assert {item: list(measured) for item, measured in results.items()} == {
         "limits": ["large matmuls", "memory copy"],
-        "training": ["large matmuls", "jax", "torch"],
+        "training": ["large matmuls", "jax", "jax, Muon", "torch", "torch, Muon"],
         "loop jax": ["bare", "loop"],
         "loop torch": ["bare", "loop"],
         "evaluation": ["jax", "torch"],
@@ -123,3 +131,32 @@ def test_the_frontier_trains_every_schedule_with_every_seed(
     monkeypatch.setattr(sys, "argv", ["frontier", "--iterations", "3", *flags])
     with pytest.raises(SystemExit, match="no recipe for 3 iterations: choose from 1, 2"):
         frontier.main()
+
+
+class Peer(torch.nn.Module):
+    """Our model with the signature of nanoGPT's."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gpt = GPT(config)
+
+    def forward(self, tokens_BT: torch.Tensor, targets_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits_BTV = self.gpt(tokens_BT)
+        return logits_BTV, token_losses(logits_BTV, targets_BT).mean()
+
+
+def test_the_race_measures_a_peers_loss_as_ours_is_measured() -> None:
+    config = ModelConfig(vocab_size=7, block_size=10, n_layer=1, n_head=1, n_embd=8)
+    tokens_N = random_tokens(config, 1234)
+    splits, peer = Splits(tokens_N, tokens_N, config.block_size), Peer(config)
+    backend = load_backend("torch")(config, None, TrainingState.initial(config, 1), device="cpu")
+    peer.gpt.load_state_dict(backend.model.state_dict())
+    expected = mean_loss(backend, tokens_N, config.block_size)
+    assert race.exact_loss(peer, splits) == pytest.approx(expected, abs=1e-6)
+    assert peer.training
+
+
+def test_the_race_tells_the_first_time_at_the_target_or_the_last_loss() -> None:
+    points = [(0, 1.0, 4.0), (10, 20.4, 1.5), (20, 40.0, 1.4), (30, 60.0, 1.45)]
+    assert race.reached(points, 1.47) == "1.47 after 40 s and 20 iterations"
+    assert race.reached(points, 1.3) == "1.4500 after 60 s and 30 iterations"
