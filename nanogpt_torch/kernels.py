@@ -170,7 +170,8 @@ def _save_for_backward(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
     # Differs from jax: an operation of one's own has a backward pass of one's own.
     x, weight = ctx.saved_tensors
-    by_weight = torch.ops.nanogpt.matmul(gradient.flatten(0, -2).t(), x.flatten(0, -2).t())
+    # MKL's takes transposed matrices as they are; oneDNN's would copy both.
+    by_weight = gradient.flatten(0, -2).t() @ x.flatten(0, -2)
     return torch.ops.nanogpt.matmul(gradient, weight.t()), by_weight
 
 
