@@ -113,6 +113,7 @@ def test_every_site_of_a_training_step_uses_the_numpy_mask(
 
 
 @pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_gradients_do_not_depend_on_the_micro_batch(
     backend: str, device: str, report: Report, monkeypatch: pytest.MonkeyPatch

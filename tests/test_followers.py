@@ -15,7 +15,7 @@ from nanogpt.report.terminal import Terminal, pace
 from nanogpt.training.log import Progress, forgiving
 from nanogpt.training.metrics import read_metrics
 from nanogpt.training.pace import seconds_left
-from tests.conftest import BACKENDS, ROOT, Train, tiny_flags
+from tests.conftest import ROOT, Train, tiny_flags
 from tests.runs import REPORTS, assert_same_run, interrupted_after, record
 
 
@@ -48,7 +48,7 @@ def test_the_live_line_tells_the_same(
     assert "loss 1.6000 9,000 tokens/s, 0:04:09 left" in out
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", [pytest.param("jax", marks=pytest.mark.long), "torch"])
 def test_a_quiet_run_prints_nothing_and_writes_everything(
     backend: str, text_file: Path, tmp_path: Path
 ) -> None:

@@ -162,6 +162,7 @@ def test_bfloat16_trains(backend: str, train: Train, tmp_path: Path) -> None:
 COMPILED_TOLERANCE = 1e-6
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # Torch's compiler warns of itself.
 def test_a_tiny_compiled_model_trains_alike(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
