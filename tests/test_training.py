@@ -82,24 +82,25 @@ def test_the_pace_leaves_out_the_first_call_which_compiles(monkeypatch: pytest.M
     assert (pace.is_known, pace.step_seconds) == (True, 9.0 / 3)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "optimizer"), [(signal.SIGINT, "muon"), (signal.SIGTERM, "adamw")])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     backend: str,
     number: int,
+    optimizer: str,
     train: Train,
     finished: Finished,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    flags = [f"--backend={backend}", "--dropout=0.2"]
+    flags = [f"--optimizer={optimizer}", "--dropout=0.2", "--attention_dropout=0.1"]
     with interrupted_after(3, number):
-        assert train("cut", *flags) == 128 + number
+        assert train("cut", f"--backend={backend}", *flags) == 128 + number
     assert "Stopped and saved. To go on: python train.py --out_dir cut" in capsys.readouterr().out
     assert 0 < final_state(tmp_path / "cut").step < 20
     assert train("cut") == 0
-    assert_same_run(tmp_path / "cut", finished(backend, "--dropout=0.2"))
+    assert_same_run(tmp_path / "cut", finished(backend, *flags))
 
 
 @pytest.mark.parametrize(("calls", "step"), [(3, 10), (6, 20)])
