@@ -8,7 +8,7 @@ PRESETS: dict[str, Config] = {
     # Trains in about a minute on two CPU cores.
     "quick": Config(
         ModelConfig(block_size=64, n_layer=2, dropout=0.0),
-        TrainingConfig(max_iters=1_250, learning_rate=8e-3, eval_interval=625),
+        TrainingConfig(max_iters=700, batch_size=64, learning_rate=8e-3, eval_interval=350),
         RunConfig(preset="quick"),
     ),
     # The same model as nanoGPT would train it: AdamW for all weights, a cosine, dropout everywhere. Two cores
