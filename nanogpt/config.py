@@ -104,7 +104,7 @@ class RunConfig:
     """The data, the backend and the device of a run."""
 
     preset: Preset = "shakespeare"
-    """Named set of defaults: the best recipe, a minute on two cores, AdamW alone, or the first step."""
+    """Named set of defaults: the best recipe, two minutes on two cores, AdamW alone, or the first step."""
     data: str = "auto"
     """auto, shakespeare, python (the standard library's source), or a text file or a folder of them."""
     backend: Literal["auto", "jax", "torch"] = "auto"

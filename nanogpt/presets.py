@@ -5,7 +5,7 @@ from nanogpt.config import Config, ModelConfig, RunConfig, TrainingConfig
 PRESETS: dict[str, Config] = {
     # The best recipe that is known for 1.23 million parameters on Tiny Shakespeare.
     "shakespeare": Config(),
-    # Trains in about a minute on two CPU cores.
+    # Trains in a minute or two on two CPU cores.
     "quick": Config(
         ModelConfig(block_size=64, n_layer=2, dropout=0.0),
         TrainingConfig(max_iters=700, batch_size=64, learning_rate=8e-3, eval_interval=350),
