@@ -91,9 +91,17 @@ class Fork:
         end = time.monotonic() + timeout
         while (code := self.poll()) is None:
             if time.monotonic() > end:
-                raise TimeoutError(f"the fork {self.pid} still runs after {timeout} s")
+                raise TimeoutError(f"the fork {self.pid} still runs after {timeout} s: {self._waits_for()}")
             time.sleep(0.002)
         return code
+
+    def _waits_for(self) -> str:
+        """State and place in the kernel of each of its threads; SIGABRT does not end one in state D."""
+        told = []
+        for task in Path(f"/proc/{self.pid}/task").glob("*"):
+            state = (task / "status").read_text().partition("State:")[2].split()[0]
+            told.append(f"{state} in {(task / 'wchan').read_text()}")
+        return ", ".join(told)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send it a signal; its pid is its own until `poll` or `wait` has told its end."""
