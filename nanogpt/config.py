@@ -29,7 +29,7 @@ class ModelConfig:
     dropout: float = 0.1
     """Share of the sublayers' outputs dropped in training."""
     attention_dropout: float = 0.0
-    """Share of the attention weights dropped in training; at 0, fused kernels compute the attention."""
+    """Share of the attention weights dropped in training; at 0, a fused kernel may compute."""
     bias: bool = False
     """Biases in the linear layers and LayerNorms of the blocks (GPT-2 has them)."""
     activation: Literal["relu", "gelu"] = "relu"
@@ -132,7 +132,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Config":
-        """The inverse of `dataclasses.asdict`. What an older version did not write means what it did."""
+        """The inverse of `dataclasses.asdict`. A field that an older version lacks gets its meaning."""
         model, training = values["model"], values["training"]
         if "dropout" in model:
             model = {"attention_dropout": model["dropout"]} | model

@@ -80,6 +80,13 @@ def test_a_run_may_change_to_muon_but_not_back(
     (told,) = capsys.readouterr().err.splitlines()
     assert "optimizer: muon -> adamw, whose second moments Muon does not keep" in told
     assert train("run", *flags, "--max_iters=15") == 0
+    assert train("begun", *flags, "--optimizer=muon", "--max_iters=1") == 0
+    shutil.rmtree(
+        tmp_path / "begun/checkpoints/1"
+    )  # as a kill leaves it: step 0 has no second moments either
+    capsys.readouterr()
+    assert train("begun", *flags, "--optimizer=adamw") == 2
+    assert "whose second moments Muon does not keep" in capsys.readouterr().err
 
 
 def fresh_weights(state: TrainingState, fresh: TrainingState) -> TrainingState:

@@ -103,7 +103,7 @@ def open_run(
             run=replace(config.run, data=corpus.name),
         )
         require_memory_for(config.model, config.training)
-        changes = _changes(config, corpus, backend, newest[1]) if newest else []
+        changes = _changes(config, corpus, backend, *newest) if newest else []
         # After the comparison, which tells what another text changes: this may not even know its characters.
         splits = Splits.of(corpus, tokenizer, config.model.block_size)
         for change in changes:
@@ -191,11 +191,13 @@ def _refuse_to_begin_anew(out_dir: Path) -> None:
         )
 
 
-def _changes(config: Config, corpus: Corpus, backend: str, saved: Metadata) -> list[str]:
+def _changes(
+    config: Config, corpus: Corpus, backend: str, state: TrainingState, saved: Metadata
+) -> list[str]:
     """The settings that change within the run. Raises InputError for those that would make it another run."""
     old, fingerprint = saved.config, corpus.fingerprint
     refused = fixed_differences(old.model, config.model)
-    if (old.training.optimizer, config.training.optimizer) == ("muon", "adamw") and saved.step:
+    if config.training.optimizer == "adamw" and state.second_moment.keys() != state.weights.keys():
         refused.append("optimizer: muon -> adamw, whose second moments Muon does not keep")
     refused += [
         f"data {name}: {value} -> {fingerprint[name]}"
