@@ -45,7 +45,6 @@ class Checkpoints:
         orbax = _orbax()
         self.directory = directory.absolute()
         self._args = orbax.args
-        self._arrays = orbax.Checkpointer(orbax.StandardCheckpointHandler())
         self._manager = None
         if not read_only:
             make_folder(self.directory)
@@ -104,7 +103,7 @@ class Checkpoints:
         with told_in_a_line(f"checkpoint {folder} is damaged"):
             metadata = self._metadata(step)
             self._compare_sizes(folder, metadata)
-            tree = self._arrays.restore(folder / "state")
+            tree = _reader().restore(folder / "state")
             for part in PARTS:
                 if _checksums(tree[part]) != metadata.checksums[part]:
                     raise ValueError(f"a checksum of its {part} differs")
@@ -198,9 +197,12 @@ def set_aside(directory: Path, step: int) -> Path:
 
 def _stored_arrays(folder: Path) -> dict[str, dict[str, Any]]:
     """Name, shape and pieces of every array of a step, by part. Raises an exception where one is missing."""
-    orbax = _orbax()
-    arrays = orbax.Checkpointer(orbax.StandardCheckpointHandler())
-    return dict(arrays.metadata(folder / "state").item_metadata)
+    return dict(_reader().metadata(folder / "state").item_metadata)
+
+
+def _reader() -> Any:
+    """Orbax's reader of one item, which needs no manager."""
+    return _orbax().Checkpointer(_orbax().StandardCheckpointHandler())
 
 
 def _checksums(arrays: Weights) -> dict[str, str]:

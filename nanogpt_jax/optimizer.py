@@ -1,6 +1,6 @@
 """One step of AdamW (Loshchilov and Hutter 2019), by optax, and of Muon, behind global-norm clipping.
 
-Shape suffixes: N matrices of one kernel, I in, O out.
+Shape suffixes: N matrices of one kernel, I in, O out; R rows, K columns.
 """
 
 import jax
@@ -51,12 +51,12 @@ def muon_direction(name: str, momentum_IO: jax.Array, gradient_IO: jax.Array) ->
     return jnp.concatenate(list(orthogonalize(matrices_NIO) * scale(n_in, n_out)), axis=1)
 
 
-def orthogonalize(matrices_NIO: jax.Array) -> jax.Array:
-    """The matrices with singular values near 1, by Newton and Schulz's iteration: `[N, I, O]`."""
+def orthogonalize(matrices_NRK: jax.Array) -> jax.Array:
+    """The matrices with singular values near 1, by Newton and Schulz's iteration: `[N, R, K]`."""
     a, b, c = POLYNOMIAL
-    is_tall = matrices_NIO.shape[1] > matrices_NIO.shape[2]
-    x = matrices_NIO.swapaxes(1, 2) if is_tall else matrices_NIO
-    x = x / (jnp.linalg.norm(x, axis=(1, 2), keepdims=True) + 1e-12)
+    is_tall = matrices_NRK.shape[1] > matrices_NRK.shape[2]
+    x = matrices_NRK.swapaxes(1, 2) if is_tall else matrices_NRK
+    x = x / (jnp.linalg.matrix_norm(x, keepdims=True) + 1e-12)
     for _ in range(STEPS):
         gram = x @ x.swapaxes(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x

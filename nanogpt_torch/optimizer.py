@@ -1,6 +1,6 @@
 """One step of AdamW (Loshchilov and Hutter 2019), by torch.optim, and of Muon, behind global-norm clipping.
 
-Shape suffixes: N matrices of one kernel, I in, O out.
+Shape suffixes: N matrices of one kernel, I in, O out; R rows, K columns.
 """
 
 import torch
@@ -76,13 +76,12 @@ def muon_direction(name: str, momentum_OI: Tensor, gradient_OI: Tensor) -> Tenso
     return (orthogonalize(matrices_NOI) * scale(n_in, n_out)).flatten(0, 1)
 
 
-def orthogonalize(matrices_NOI: Tensor) -> Tensor:
-    """The matrices with singular values near 1, by Newton and Schulz's iteration: `[N, O, I]`."""
-    # Differs from jax: torch's kernels are (out, in).
+def orthogonalize(matrices_NRK: Tensor) -> Tensor:
+    """The matrices with singular values near 1, by Newton and Schulz's iteration: `[N, R, K]`."""
     a, b, c = POLYNOMIAL
-    is_tall = matrices_NOI.shape[1] > matrices_NOI.shape[2]
-    x = matrices_NOI.swapaxes(1, 2) if is_tall else matrices_NOI
-    x = x / (torch.linalg.norm(x, dim=(1, 2), keepdim=True) + 1e-12)
+    is_tall = matrices_NRK.shape[1] > matrices_NRK.shape[2]
+    x = matrices_NRK.swapaxes(1, 2) if is_tall else matrices_NRK
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-12)
     for _ in range(STEPS):
         gram = x @ x.swapaxes(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x

@@ -110,7 +110,7 @@ class Disk:
                     source.change({old: None})
 
     def tree(self, keep: Keep | None = None) -> Tree:
-        """What it holds after a loss of power, or now."""
+        """Its content after a loss of power, or now."""
         tree: Tree = {}
         waiting = [("", self.root)]
         while waiting:
@@ -148,7 +148,7 @@ def zeros(pending: list[Any]) -> Sequence[Any]:
 
 
 def drawn(seed: int, point: int) -> Keep:
-    """Of each file and folder, by a drawn bit, the first changes or any of them."""
+    """A drawn bit decides, for each file and folder, whether the first changes are kept or any of them."""
     draws = 0
 
     def keep(pending: list[Any]) -> Sequence[Any]:

@@ -69,7 +69,7 @@ class Operation:
     kind: str
     """create, truncate, write, flush, mkdir, remove, rename or access; fail for one that had to fail; end."""
     size: int
-    """Of a write, in bytes; the number of an operation that had to fail; how many operations there were."""
+    """Bytes of a write, or the number of the operation that had to fail, or the count of all operations."""
     inode: int
     offset: int
     path: str

@@ -41,7 +41,7 @@ def _waited(*_: Any) -> NoReturn:
 
 
 def refusal(main: Callable[[list[str]], int], flags: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command tells of flags that it refuses: the last line, or all lines of tyro's box as one."""
+    """The complaint of a command about flags: its last line, or all lines of tyro's box as one."""
     capsys.readouterr()
     boxed, code = False, 0
     try:

@@ -40,7 +40,7 @@ WARNINGS = ("can't be written (", "; moved to ")
 
 @dataclass(frozen=True)
 class Scenario:
-    """What the last start of a run finds, and the run that was left alone."""
+    """A run before its last start, and the run that was left alone."""
 
     forks: Forks
     flags: list[str]

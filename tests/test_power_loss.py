@@ -45,7 +45,7 @@ class Recording:
     inode: int
     """The number of the folder that holds the run."""
     states: dict[int, TrainingState]
-    """What each checkpoint saved, by its step."""
+    """The state that each checkpoint saved, by its step."""
     config: Config
     start_twice: Callable[[Path], list[Operation]]
 
@@ -178,7 +178,7 @@ VARIANTS: dict[str, Callable[[int], Keep]] = {
     "zeros": fixed(zeros),
     **{f"drawn {draw}": partial(drawn, SEED + draw) for draw in range(4)},
 }
-"""What the disk keeps after a loss at a point (disk.py)."""
+"""Models of the disk: each keeps something else after a loss (disk.py)."""
 
 
 @pytest.mark.parametrize("recording", ["torch"], indirect=True)
