@@ -15,8 +15,8 @@ from tests.forks import Forks
 
 @pytest.fixture(scope="session")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """A server whose forks have preloaded the faults; one thread is enough for its tiny models."""
-    with Forks({**preloaded(tmp_path_factory.mktemp("library")), "OMP_NUM_THREADS": "1"}) as server:
+    """A server whose forks have preloaded the faults, and as many threads as the tests: they compare bits."""
+    with Forks(preloaded(tmp_path_factory.mktemp("library"))) as server:
         yield server
 
 

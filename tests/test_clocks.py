@@ -23,6 +23,8 @@ pytest_plugins = ["tests.fault_fixtures"]
 DAY = 86_400
 IN_A_SAVE = 90
 """The number of an operation of the start below, after the save has begun."""
+WAIT_SECONDS = 30
+"""A start takes two seconds."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,23 @@ class Start:
     def by_a_clock(self, seconds: int, moved_at: int, folder: Path) -> int:
         """Check that the run is the same by a clock that is wrong by so many seconds from an operation on.
 
-        Returns how many operations there were.
+        Where a save waits until a clock that went back has caught up, it kills the start and begins another.
+        Returns how many operations there were, or `moved_at` + 1 after a kill.
         """
         shutil.rmtree(folder, ignore_errors=True)
         run = shutil.copytree(self.whole, folder / "disk/run")
         shutil.rmtree(run / "checkpoints/20")
         faults = Faults(run.parent, folder / "notes", WRITING, seconds=seconds, moved_at=moved_at)
-        flags, stderr = [*faults.flags(), *self.flags, "--out_dir=disk/run"], folder / "stderr.txt"
-        assert (self.forks.start(flags, folder, stderr, HERE).wait(60), stderr.read_text()) == (0, "")
+        flags, stderr = [*self.flags, "--out_dir=disk/run"], folder / "stderr.txt"
+        fork = self.forks.start([*faults.flags(), *flags], folder, stderr, HERE)
+        try:
+            code, operations = fork.wait(WAIT_SECONDS), read_notes(faults)[-1].size
+        except TimeoutError:
+            assert seconds < 0
+            fork.kill()
+            fork.wait(10)
+            code, operations = self.forks.start(flags, folder, stderr).wait(60), moved_at + 1
+        assert (code, stderr.read_text()) == (0, "")
         assert_same_run(run, self.whole)
         elapsed = [record["elapsed"] for record in json_lines(run / "metrics.jsonl")]
         assert elapsed == sorted(elapsed)
@@ -53,7 +64,7 @@ class Start:
         if not moved_at:
             save = json.loads((run / "checkpoints/20/_CHECKPOINT_METADATA").read_bytes())
             assert abs(save["init_timestamp_nsecs"] / 1e9 - time.time() - seconds) < DAY / 24
-        return read_notes(faults)[-1].size
+        return operations
 
 
 @pytest.fixture
