@@ -2,10 +2,7 @@
 
 import sys
 
-from nanogpt.cli.signals import obey_signals
+from nanogpt.__main__ import main
 
 if __name__ == "__main__":
-    obey_signals()  # before the imports, which take seconds
-    from nanogpt.cli.visualize import visualize_main
-
-    sys.exit(visualize_main())
+    sys.exit(main("visualize"))

@@ -7,8 +7,9 @@ from nanogpt.version import __version__
 
 if TYPE_CHECKING:
     from nanogpt.language_model import LanguageModel, load
+    from nanogpt.session import train
 
-__all__ = ["InputError", "LanguageModel", "__version__", "load"]
+__all__ = ["InputError", "LanguageModel", "__version__", "load", "train"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         import nanogpt.language_model
 
         return getattr(nanogpt.language_model, name)
+    if name == "train":
+        from nanogpt.session import train
+
+        return train
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

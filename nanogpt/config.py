@@ -1,7 +1,9 @@
 """Every choice of a run, as frozen dataclasses: checked once, saved with the run, shown as flags."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -138,6 +140,21 @@ class Config:
             model = {"attention_dropout": model["dropout"]} | model
         training = {"optimizer": "adamw", "schedule": "cosine"} | training
         return cls(ModelConfig(**model), TrainingConfig(**training), RunConfig(**values["run"]))
+
+
+def configured(config: Config, settings: Mapping[str, Any]) -> Config:
+    """`config` with other values for the named settings. Raises InputError for an unknown name."""
+    parts = dict(vars(config))
+    known = {name: part for part, values in parts.items() for name in vars(values)}
+    del known["vocab_size"]  # comes with the data
+    for name, value in settings.items():
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            raise InputError(
+                f"there is no setting {name!r}" + "".join(f": is it {other!r}?" for other in near)
+            )
+        parts[known[name]] = replace(parts[known[name]], **{name: value})
+    return Config(**parts)
 
 
 def differences(old: Any, new: Any) -> list[str]:

@@ -134,7 +134,7 @@ def load(
 def read_checkpoint(run_directory: Path, checkpoint: str | int = "latest") -> tuple[TrainingState, Metadata]:
     """A checkpoint of a run, chosen as by `load`, and its metadata."""
     if not (run_directory / "checkpoints").is_dir():
-        raise InputError(f"{run_directory} holds no run: it has no folder checkpoints (train.py makes one)")
+        raise InputError(f"{run_directory} holds no run: it has no folder checkpoints (training makes one)")
     checkpoints = Checkpoints(run_directory / "checkpoints", read_only=True)
     restored = checkpoints.restore(_chosen_step(checkpoints, str(checkpoint)))
     checkpoints.close()

@@ -14,8 +14,7 @@ import pytest
 import tyro
 
 from nanogpt.cli.door import parse
-from nanogpt.cli.flags import SampleFlags, VisualizeFlags, train_flags
-from nanogpt.huggingface import export_run, import_folder
+from nanogpt.cli.flags import ExportFlags, ImportFlags, SampleFlags, VisualizeFlags, train_flags
 from tests.test_readme import ROOT, TEXTS
 
 Parser = Callable[[list[str]], Any]
@@ -25,7 +24,7 @@ def commands(text: str) -> list[str]:
     """Every command of a page: in shell blocks, in transcripts, and between backquotes."""
     blocks = "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.S)).replace("\\\n", "").splitlines()
     transcripts = re.findall(r"^\$ (.*)$", text, flags=re.M)
-    inline = re.findall(r"`((?:python|pytest|bash|pip) [^`\n]+)`", text)
+    inline = re.findall(r"`((?:python|pytest|bash|pip|nanogpt) [^`\n]+)`", text)
     lines = [re.sub(" +#.*", "", line) for line in [*blocks, *transcripts, *inline]]
     return [part.strip() for line in lines for part in re.split(r"&&|\|", line) if part.strip()]
 
@@ -39,14 +38,6 @@ def flags_of(module: str, kind: str) -> Parser:
         return tyro.cli(flags, args=arguments, use_underscores=True, config=config)
 
     return parse_flags
-
-
-def parse_huggingface(arguments: list[str]) -> Any:
-    def without_its_work(function: Callable[..., Any]) -> Callable[..., Any]:
-        return functools.wraps(function)(lambda **values: values)
-
-    functions = {"export": without_its_work(export_run), "import": without_its_work(import_folder)}
-    return tyro.extras.subcommand_cli_from_dict(functions, args=arguments, use_underscores=True)
 
 
 @functools.cache
@@ -75,11 +66,16 @@ def parse_nothing(arguments: list[str]) -> None:
     """Commands of others, which this project can't check."""
 
 
+COMMANDS: dict[str, Parser] = {
+    "train": train_flags,
+    "sample": functools.partial(parse, SampleFlags),
+    "visualize": functools.partial(parse, VisualizeFlags),
+    "export": functools.partial(parse, ExportFlags),
+    "import": functools.partial(parse, ImportFlags),
+}
 PARSERS: dict[str, Parser] = {
-    "python train.py": train_flags,
-    "python sample.py": functools.partial(parse, SampleFlags),
-    "python visualize.py": functools.partial(parse, VisualizeFlags),
-    "python -m nanogpt.huggingface": parse_huggingface,
+    **{f"python {name}.py": COMMANDS[name] for name in ("train", "sample", "visualize")},
+    **{f"nanogpt {name}": parser for name, parser in COMMANDS.items()},
     "python -m benchmarks.gpu": flags_of("benchmarks.gpu", "Gpu"),
     "python -m benchmarks.frontier": flags_of("benchmarks.frontier", "Frontier"),
     "python -m benchmarks.road": flags_of("benchmarks.road", "Road"),
@@ -123,7 +119,7 @@ def test_every_command_is_one_that_its_program_takes(page: str) -> None:
         "python train.py --preset fast",
         "python sample.py --temp warm",
         "python -m benchmarks training --round 5",
-        "python -m nanogpt.huggingface export --out out/quick",
+        "nanogpt export --out out/quick",
         "pytest --devise mps",
         'pip install -c constraints.txt -e ".[gpu]"',
     ],

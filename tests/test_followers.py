@@ -161,3 +161,48 @@ def test_a_stop_is_never_forgiven() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         forgiving("the song", stop, print)(Progress("call", Record(step=1)))
+
+
+@pytest.mark.long
+def test_wandb_gets_the_numbers_of_the_metrics(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    flags = [*tiny_flags(text_file), "--backend=torch", "--out_dir=run", "--quiet", "--log=wandb"]
+    command = [sys.executable, ROOT / "train.py"]
+    for max_iters in (10, 20):
+        done = subprocess.run([*command, *flags, f"--max_iters={max_iters}"], capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    records = read_metrics(Path("run/metrics.jsonl"))
+    first, second = sorted(Path("run").glob("wandb/offline-run-*/*.wandb"))  # by their time
+    for file, expected in ((first, records[:4]), (second, records)):
+        assert wandb_history(file) == [logged(record) for record in expected]
+
+
+def logged(record: Record) -> dict[str, float]:
+    numbers = record.as_dict()
+    return {"_step": record.step} | {
+        tag: numbers[key] for key, tag in TAGS.items() if numbers[key] is not None
+    }
+
+
+def wandb_history(file: Path) -> list[dict[str, float]]:
+    """Read the numbers that were logged from wandb's own file, which has LevelDB's log format."""
+    from wandb.proto.wandb_internal_pb2 import Record as Entry
+
+    content, position, data, history = file.read_bytes(), 7, b"", []
+    while position + 7 <= len(content):
+        left = 2**15 - position % 2**15
+        if left < 7:  # the end of a block, which holds no header
+            position += left
+            continue
+        length, kind = int.from_bytes(content[position + 4 : position + 6], "little"), content[position + 6]
+        data += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            items, data = Entry.FromString(data).history.item, b""
+            numbers = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in items}
+            history += (
+                [{key: numbers[key] for key in numbers if key == "_step" or key[0] != "_"}] if items else []
+            )
+    return history

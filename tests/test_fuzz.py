@@ -189,7 +189,7 @@ def test_settings_in_a_file_are_right_or_refused(examples: int, tmp_path: Path) 
 
 def parsed(arguments: list[str]) -> int:
     """Read the flags of train.py as it reads them."""
-    return guarded(lambda rest: bool(train_flags(rest).config) - 1, arguments)
+    return guarded(lambda rest: bool(train_flags(rest).settings) - 1, arguments)
 
 
 @pytest.mark.parametrize("door", ["train", "sample", "sample without a run", "visualize without a run"])

@@ -14,11 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nanogpt import memory
+from nanogpt.cli.huggingface import export_main
 from nanogpt.cli.sample import sample_main
 from nanogpt.config import ModelConfig
 from nanogpt.errors import InputError
 from nanogpt.huggingface import export_run, import_folder, translation
-from nanogpt.huggingface.__main__ import main as huggingface_main
 from nanogpt.huggingface.importing import read_weights
 from nanogpt.huggingface.translation import SETTINGS, SIZES, read_config
 from nanogpt.text.tokenizer import find_tokenizer
@@ -223,7 +223,7 @@ def test_a_runs_own_tokenizer_is_not_trusted(
     if command == "sample":
         told = refusal(sample_main, ["--out_dir=run", "--backend=torch"], capsys)
     else:
-        told = refusal(huggingface_main, ["export", "--out_dir=run", "--folder=again"], capsys)
+        told = refusal(export_main, ["--out_dir=run", "--folder=again"], capsys)
     assert told.startswith(f"error: run/{TOKENIZER} ")
     assert not (tmp_path / "again").exists()
 

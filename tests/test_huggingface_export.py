@@ -8,10 +8,10 @@ import pytest
 from safetensors.numpy import load_file
 
 import nanogpt
+from nanogpt.cli.huggingface import export_main, import_main
 from nanogpt.cli.sample import sample_main
 from nanogpt.errors import InputError
 from nanogpt.huggingface import export_run, import_folder
-from nanogpt.huggingface.__main__ import main
 from nanogpt.language_model import read_checkpoint
 from tests.conftest import BACKENDS, assert_same_weights
 from tests.huggingface_helpers import (
@@ -83,16 +83,17 @@ def test_the_best_checkpoint_or_a_step_is_exported(finished_run: Path, tmp_path:
 
 
 def test_the_command_line(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", f"--out_dir={finished_run}", "--folder=folder", "--checkpoint=best"]) == 0
-    assert main(["import", "--folder", "folder", "--out-dir", "run"]) == 0
+    assert export_main([f"--out_dir={finished_run}", "--folder=folder", "--checkpoint=best"]) == 0
+    assert import_main(["--folder", "folder", "--out-dir", "run"]) == 0
     assert sample_main(["--out_dir=run", "--backend=torch", "--max_tokens=3"]) == 0
     capsys.readouterr()
-    assert main(["export", "--out_dir=nowhere", "--folder=new"]) == 2
-    assert main(["import", "--folder=nowhere", "--out_dir=new"]) == 2
+    assert export_main(["--out_dir=nowhere", "--folder=new"]) == 2
+    assert import_main(["--folder=nowhere", "--out_dir=new"]) == 2
     assert re.fullmatch(
         "error: nowhere holds no run.*\nerror: there is no folder .*\n", capsys.readouterr().err
     )
-    for wrong in (["export"], ["mport"], ["import", "--folder=folder", "--out_dir=new", "--checkpoint=best"]):
+    too_much = ["--folder=folder", "--out_dir=new", "--checkpoint=best"]
+    for main, wrong in ((export_main, []), (import_main, []), (import_main, too_much)):
         with pytest.raises(SystemExit) as end:
             main(wrong)
         assert end.value.code == 2

@@ -11,8 +11,9 @@ LAYERS = [
     *("errors", "version", "randomness", "files", "micro_batches", "record"),
     *("config", "presets", "muon", "weights", "metadata", "sampling", "state"),
     *("backend", "choice", "memory", "checkpoint"),
-    *("text", "language_model", "__init__"),
-    *("training", "report", "heads", "page", "cli", "huggingface"),
+    *("text", "language_model"),
+    *("training", "report", "heads", "page", "huggingface"),
+    *("session", "__init__", "cli", "__main__"),
 ]
 
 

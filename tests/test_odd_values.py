@@ -18,12 +18,12 @@ import nanogpt
 from nanogpt import memory
 from nanogpt.backend import MAX_STEPS_PER_CALL
 from nanogpt.choice import load_backend
+from nanogpt.cli.huggingface import export_main, import_main
 from nanogpt.cli.sample import sample_main
 from nanogpt.cli.train import train_main
 from nanogpt.cli.visualize import visualize_main
 from nanogpt.config import Config, ModelConfig, TrainingConfig
 from nanogpt.errors import InputError
-from nanogpt.huggingface.__main__ import main as huggingface_main
 from nanogpt.memory import machine_memory, require_memory_for, training_bytes
 from nanogpt.micro_batches import micro_batch_rows
 from nanogpt.presets import PRESETS
@@ -87,8 +87,8 @@ def test_an_empty_path_is_not_the_working_folder(
     main, flags = {
         "sample.py": (sample_main, ["--out_dir="]),
         "visualize.py": (visualize_main, [f"--out_dir={finished_run}", "--html="]),
-        "export": (huggingface_main, ["export", f"--out_dir={finished_run}", "--folder="]),
-        "import": (huggingface_main, ["import", "--folder=", "--out_dir=run"]),
+        "export": (export_main, [f"--out_dir={finished_run}", "--folder="]),
+        "import": (import_main, ["--folder=", "--out_dir=run"]),
     }[text]
     assert "'' names no file or folder" in refusal(main, flags, capsys)
     assert not any(tmp_path.iterdir())
@@ -360,8 +360,8 @@ def test_an_output_that_lacks_characters_is_no_error(tmp_path: Path, monkeypatch
     assert sample_main([run, "--backend=torch", f"--prompt={prompt}", "--max_tokens=5"]) == 0
     assert sample_main([run, "--backend=torch", "--prompt=\u9875"]) == 2
     assert visualize_main([run, "--backend=torch", f"--text={prompt}", page]) == 0
-    assert huggingface_main(["export", run, "--folder=\u6587\u4ef6"]) == 0
-    assert huggingface_main(["import", "--folder=\u6587\u4ef6", "--out_dir=\u518d"]) == 0
+    assert export_main([run, "--folder=\u6587\u4ef6"]) == 0
+    assert import_main(["--folder=\u6587\u4ef6", "--out_dir=\u518d"]) == 0
     for output in outputs:
         output.flush()
         assert "Traceback" not in output.buffer.getvalue().decode()

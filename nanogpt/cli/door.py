@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from nanogpt.cli.habits import refuse_foreign
 from nanogpt.errors import InputError, first_line
 from nanogpt.text.corpus import read_stream, read_text
 
@@ -45,8 +46,17 @@ def guarded(main: Callable[[list[str]], int], arguments: list[str] | None) -> in
         return 1
 
 
+def command(name: str) -> str:
+    """The words that run a command of ours, in the form in which this process was started."""
+    program = Path(sys.argv[0])
+    if program.parts[-2:] == ("nanogpt", "__main__.py"):
+        return f"python -m nanogpt {name}"
+    return f"nanogpt {name}" if program.stem == "nanogpt" else f"python {name}.py"
+
+
 def parse(kind: type[Flags], arguments: list[str], **options: Any) -> Any:
-    """The flags of a dataclass, by tyro, which has more `options`."""
+    """The flags of a dataclass, by tyro, which has more `options`. Raises InputError for nanoGPT's own."""
+    refuse_foreign(arguments)
     # nanoGPT's --bias=True and --compile=False beside tyro's --bias and --no-compile.
     arguments = [re.sub(r"^--([\w-]+)=True$", r"--\1", argument) for argument in arguments]
     arguments = [re.sub(r"^--([\w-]+)=False$", r"--no-\1", argument) for argument in arguments]
@@ -71,6 +81,6 @@ def newest_run(parent: Path) -> Path:
     runs = [folder.parent for folder in parent.glob("*/checkpoints") if any(folder.iterdir())]
     if not runs:
         raise InputError(
-            f"there is no run under {parent}/: train one with train.py, or name it with --out_dir"
+            f"there is no run under {parent}/: train one with `{command('train')}`, or name it with --out_dir"
         )
     return max(runs, key=lambda run: (run / "checkpoints").stat().st_mtime)

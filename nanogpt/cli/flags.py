@@ -6,12 +6,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from nanogpt.cli.door import newest_run, parse
+from nanogpt.cli.door import command, newest_run, parse
 from nanogpt.cli.paths import PATH
 from nanogpt.config import Config, ModelConfig, Preset
 from nanogpt.language_model import LanguageModel, load
-from nanogpt.presets import PRESETS
-from nanogpt.training.run import saved_config
+from nanogpt.session import LogName, Resume, start_of
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,19 @@ class TrainFlags(Config):
     model: ModelFlags = field(default_factory=ModelFlags)
     out_dir: Annotated[Path, PATH] = Path("out/shakespeare")
     """Folder of the run; out/<preset> if not given."""
-    resume: Literal["auto", "never"] = "auto"
+    config: Annotated[Path | None, PATH] = None
+    """File of settings, below the flags: the config.json of a run, or TOML with the names of these flags."""
+    resume: Resume = "auto"
     """auto goes on from the newest checkpoint in out_dir; never moves an old run aside and begins anew."""
     quiet: bool = False
     """Print warnings and errors alone."""
-    log: Literal["none", "tensorboard"] = "none"
-    """tensorboard also writes event files, which tensorboard --logdir out shows."""
+    log: LogName = "none"
+    """tensorboard also writes event files, which tensorboard --logdir out shows; wandb also logs there."""
     debug: bool = False
     """Show the traceback of an error."""
 
     @property
-    def config(self) -> Config:
+    def settings(self) -> Config:
         """The configuration of the run."""
         return Config(ModelConfig(**vars(self.model)), self.training, self.run)
 
@@ -49,20 +50,17 @@ class Origin:
 
     preset: Preset | None = None
     out_dir: Annotated[Path | None, PATH] = None
-    resume: Literal["auto", "never"] = "auto"
+    config: Annotated[Path | None, PATH] = None
+    resume: Resume = "auto"
 
 
 def train_flags(arguments: list[str]) -> TrainFlags:
-    """The flags of train.py: those not given are the saved run's, else the preset's."""
+    """The flags of train.py: those not given are the file's of --config, the saved run's, or the preset's."""
     origin, others = parse(Origin, arguments, add_help=False, return_unknown_args=True)
-    preset = origin.preset or "shakespeare"
-    out_dir = origin.out_dir or Path(f"out/{preset}")
-    saved = saved_config(out_dir) if origin.resume == "auto" else None
-    config = saved if saved and origin.preset in (None, saved.run.preset) else PRESETS[preset]
-    default = TrainFlags(
-        ModelFlags(**asdict(config.model)), config.training, config.run, out_dir, origin.resume
-    )
-    return parse(TrainFlags, others, default=default)
+    config, out_dir = start_of(origin.preset, origin.out_dir, origin.resume, origin.config)
+    model = ModelFlags(**asdict(config.model))
+    default = TrainFlags(model, config.training, config.run, out_dir, origin.config, origin.resume)
+    return parse(TrainFlags, others, default=default, prog=command("train"))
 
 
 @dataclass(frozen=True)
@@ -121,5 +119,31 @@ class VisualizeFlags:
     """The page to write."""
     open: bool = False
     """Show it in the browser."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
+class ExportFlags:
+    """Write a checkpoint of a run as a GPT-2 folder, which transformers opens."""
+
+    out_dir: Annotated[Path, PATH]
+    """Folder of the run."""
+    folder: Annotated[Path, PATH]
+    """Folder to write: a new one, or an empty one."""
+    checkpoint: str = "latest"
+    """latest, best (by validation loss) or a step."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
+class ImportFlags:
+    """Make a GPT-2 folder of transformers the start of a run: its weights and tokenizer, at step 0."""
+
+    folder: Annotated[Path, PATH]
+    """Folder to read, with config.json, model.safetensors and perhaps tokenizer.json."""
+    out_dir: Annotated[Path, PATH]
+    """Folder of the run to write: a new one, or an empty one."""
     debug: bool = False
     """Show the traceback of an error."""

@@ -1,9 +1,10 @@
 """`sample.py`: text from a trained model."""
 
+import io
 import sys
 from typing import Any
 
-from nanogpt.cli.door import given_text, guarded, parse, tell
+from nanogpt.cli.door import command, given_text, guarded, parse, tell
 from nanogpt.cli.flags import SampleFlags
 from nanogpt.errors import InputError
 from nanogpt.sampling import checked_policy
@@ -15,7 +16,7 @@ def sample_main(arguments: list[str] | None = None) -> int:
 
 
 def _sample(arguments: list[str]) -> int:
-    flags = parse(SampleFlags, arguments)
+    flags = parse(SampleFlags, arguments, prog=command("sample"))
     if flags.num_samples < 1:
         raise InputError(f"num_samples {flags.num_samples} is out of range: it must be at least 1")
     options: dict[str, Any] = {
@@ -29,8 +30,9 @@ def _sample(arguments: list[str]) -> int:
     prompt = given_text(flags.prompt)
     out_dir, model = flags.model.load()
     tell(f"{out_dir}, step {model.metadata.step:,}, {model.backend.name} on {model.backend.device}")
-    # One encoding on every platform, and no crash where a locale lacks a character.
-    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # One encoding on every platform, and no crash where a locale lacks a character.
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     for sample in range(flags.num_samples):
         pieces = model.stream(prompt, **options, sample=sample)
         if sample:

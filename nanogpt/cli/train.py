@@ -1,21 +1,12 @@
-"""`train.py`: open a run, train it, and say how it went."""
+"""`train.py`: open a run, train it, and say how to go on."""
 
 import shlex
 
-from nanogpt.backend import Backend
-from nanogpt.choice import load_backend
-from nanogpt.cli.door import guarded
+from nanogpt.cli.door import command, guarded
 from nanogpt.cli.flags import train_flags
 from nanogpt.cli.signals import collected_signals
-from nanogpt.heads.log import HeadLog
-from nanogpt.report.markdown import Report
-from nanogpt.report.tensorboard import EventLog
 from nanogpt.report.terminal import Terminal
-from nanogpt.text.corpus import EVALUATION_TOKENS
-from nanogpt.training.log import Follower, forgiving
-from nanogpt.training.loop import Training
-from nanogpt.training.run import Run, open_run
-from nanogpt.weights import count_parameters
+from nanogpt.session import run_session
 
 
 def train_main(arguments: list[str] | None = None) -> int:
@@ -25,75 +16,21 @@ def train_main(arguments: list[str] | None = None) -> int:
 
 def _train(arguments: list[str]) -> int:
     flags = train_flags(arguments)
-    config, terminal = flags.config, Terminal(flags.quiet)
-    backend_class = load_backend(config.run.backend)
-    with open_run(
-        config,
+    terminal = Terminal(flags.quiet)
+    session = run_session(
+        flags.settings,
         flags.out_dir,
         resume=flags.resume,
-        backend=backend_class.name,
-        say=terminal.say,
-        warn=terminal.warn,
-    ) as run:
-        config, command = run.config, f"python train.py --out_dir {_folder(run)}"
-        step, iterations = run.state.step, config.training.max_iters
-        if run.is_finished:
-            terminal.say(
-                f"This run is finished: {step:,} of {iterations:,} iterations are done.\n"
-                f"To train longer: {command} --max_iters {2 * iterations}"
-            )
-            return 0
-        backend = backend_class(
-            config.model,
-            config.training,
-            run.state,
-            device=config.run.device,
-            dtype=config.run.dtype,
-            compile=config.run.compile,
-        )
-        training = Training(run, backend, _followers(run, backend, flags.log, terminal))
-        _say_beginning(run, backend, terminal)
-        with terminal.live(step, iterations), collected_signals(lambda: training.is_worth_saving) as received:
-            training.to_the_end(received)
-        if received:
-            terminal.say(f"Stopped and saved. To go on: {command}")
-            return 128 + received[0]
-        _say_end(run, terminal)
-        return 0
-
-
-def _followers(run: Run, backend: Backend, log: str, terminal: Terminal) -> list[Follower]:
-    """Everyone who follows the run, in the order in which they are told."""
-    writers: dict[str, Follower] = {
-        "the report": Report(run.out_dir, backend),
-        "the log of the heads": HeadLog(run, backend),
-    }
-    if log == "tensorboard":
-        writers["the event file"] = EventLog(run.out_dir, run.metrics.records)
-    return [*(forgiving(what, writer, terminal.warn) for what, writer in writers.items()), terminal]
-
-
-def _say_beginning(run: Run, backend: Backend, terminal: Terminal) -> None:
-    begins, text = "Going on with" if run.resumed else "Training", run.corpus.text
-    terminal.say(
-        f"{begins} {count_parameters(run.config.model):,} parameters on {run.corpus.name} "
-        f"({len(text):,} characters, {len(set(text))} different) with {backend.name} on {backend.device}, "
-        f"from step {run.state.step:,} of {run.config.training.max_iters:,}, in {run.out_dir}"
+        log=flags.log,
+        terminal=terminal,
+        collect=collected_signals,
     )
-    if len(run.splits.validation_N) > len(run.splits.validation_tokens()):
-        terminal.say(f"Validation is on the first {EVALUATION_TOKENS:,} tokens of its split")
-
-
-def _say_end(run: Run, terminal: Terminal) -> None:
-    last = run.metrics.evaluations[-1]
-    best = min(run.metrics.evaluations, key=lambda record: record.val_loss)
-    terminal.say(
-        f"Finished after {last.elapsed:,.0f} s: train {last.train_loss:.4f}, validation {last.val_loss:.4f} "
-        f"(best {best.val_loss:.4f} at step {best.step:,})\n"
-        f"To read what it writes: python sample.py --out_dir {_folder(run)}"
-    )
-
-
-def _folder(run: Run) -> str:
-    """The folder of a run as a shell takes it."""
-    return shlex.quote(str(run.out_dir))
+    folder, recipe = shlex.quote(str(flags.out_dir)), session.run.config.training
+    if session.received:
+        terminal.say(f"Stopped and saved. To go on: {command('train')} --out_dir {folder}")
+        return 128 + session.received[0]
+    if session.was_finished:
+        longer = f"--max_iters {2 * recipe.max_iters}"
+        terminal.say(f"To train longer: {command('train')} --out_dir {folder} {longer}")
+    terminal.say(f"To read what it writes: {command('sample')} --out_dir {folder}")
+    return 0

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from nanogpt.cli.door import given_text, guarded, parse, tell
+from nanogpt.cli.door import command, given_text, guarded, parse, tell
 from nanogpt.cli.flags import VisualizeFlags
 from nanogpt.errors import InputError
 from nanogpt.files import write_atomically
@@ -15,7 +15,7 @@ def visualize_main(arguments: list[str] | None = None) -> int:
 
 
 def _visualize(arguments: list[str]) -> int:
-    flags = parse(VisualizeFlags, arguments)
+    flags = parse(VisualizeFlags, arguments, prog=command("visualize"))
     # The page takes the place of a file: of the one that a link leads to, and never of a device.
     file = Path(os.path.realpath(flags.html))
     if (flags.html.exists() and not flags.html.is_file()) or not file.parent.is_dir():

@@ -1,7 +1,7 @@
 """Export a checkpoint as a GPT-2 folder of Hugging Face's transformers, and import such a folder as a run.
 
-    python -m nanogpt.huggingface export --out_dir out/quick --folder quick-gpt2
-    python -m nanogpt.huggingface import --folder gpt2 --out_dir out/gpt2
+    nanogpt export --out_dir out/quick --folder quick-gpt2
+    nanogpt import --folder gpt2 --out_dir out/gpt2
 
 The folder holds `config.json`, `model.safetensors` and, if the model has a tokenizer, `tokenizer.json` and
 `tokenizer_config.json`. The weights are those of weights.py under GPT-2's names, and GPT2LMHeadModel computes

@@ -3,11 +3,9 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 
-from nanogpt.cli.paths import PATH
 from nanogpt.files import read_small
 from nanogpt.huggingface.folders import new_folder, write_json
 from nanogpt.huggingface.translation import gpt2_config, gpt2_name, tokenizer_json
@@ -16,8 +14,8 @@ from nanogpt.weights import weight_shapes
 
 
 def export_run(
-    out_dir: Annotated[Path | str, PATH],
-    folder: Annotated[Path | str, PATH],
+    out_dir: Path | str,
+    folder: Path | str,
     checkpoint: str | int = "latest",
 ) -> Path:
     """Write a checkpoint of a run (latest, best or a step) as a GPT-2 folder, and return the folder.

@@ -6,12 +6,10 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 
 from nanogpt.checkpoint import Checkpoints
-from nanogpt.cli.paths import PATH
 from nanogpt.config import Config, ModelConfig
 from nanogpt.errors import InputError, told_in_a_line
 from nanogpt.files import digests
@@ -27,7 +25,7 @@ BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias$")  # causal masks in older 
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def import_folder(folder: Annotated[Path | str, PATH], out_dir: Annotated[Path | str, PATH]) -> Path:
+def import_folder(folder: Path | str, out_dir: Path | str) -> Path:
     """Make a GPT-2 folder the start of a run: its weights and tokenizer, step 0, moments of zero.
 
     Returns the run's folder. Raises InputError, and writes nothing, if a file in the folder is missing,

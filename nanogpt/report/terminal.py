@@ -17,7 +17,10 @@ class Terminal:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._console = Console(quiet=quiet, highlight=False, emoji=False, soft_wrap=True)
+        # Plain text in a notebook too, where LiveCurve shows the rest.
+        self._console = Console(
+            quiet=quiet, highlight=False, emoji=False, soft_wrap=True, force_jupyter=False
+        )
         self._live: Progress | None = None
         self._smoothed = math.nan
 
@@ -31,7 +34,7 @@ class Terminal:
     @contextmanager
     def live(self, step: int, max_iters: int) -> Iterator[None]:
         """Show the live line while the block runs."""
-        if not self._console.is_terminal or self.quiet:
+        if not self._console.is_terminal or self.quiet or in_notebook():
             yield
             return
         columns: list[ProgressColumn | str] = [
@@ -51,7 +54,7 @@ class Terminal:
             self._evaluation(record)
         elif progress.kind == "call":
             self._move(record, left)
-        elif not self._live:
+        elif not self._live and not in_notebook():
             self.say(f"step {record.step:6,}  loss {record.loss:.4f}  {pace(record, left)}")
 
     def _move(self, record: Record, left: float | None) -> None:
@@ -71,6 +74,12 @@ class Terminal:
             f"validation {record.val_loss:.4f}  {record.elapsed:,.0f} s"
         )
         self.say("".join(f"    | {line}\n" for line in record.sample.strip().splitlines()))
+
+
+def in_notebook() -> bool:
+    """True in a kernel of Jupyter, which shows the live curve (notebook.py)."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and "IPKernelApp" in getattr(ipython.get_ipython(), "config", {})
 
 
 def clock(seconds: float) -> str:

@@ -1,0 +1,194 @@
+"""One start of a run, from its settings to its end: the same for `train.py` and for `nanogpt.train`."""
+
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from nanogpt.backend import Backend
+from nanogpt.choice import load_backend
+from nanogpt.config import Config, Preset, configured
+from nanogpt.errors import InputError, first_line
+from nanogpt.files import read_small
+from nanogpt.heads.log import HeadLog
+from nanogpt.language_model import LanguageModel, load
+from nanogpt.presets import PRESETS
+from nanogpt.report.markdown import Report
+from nanogpt.report.notebook import LiveCurve
+from nanogpt.report.tensorboard import EventLog
+from nanogpt.report.terminal import Terminal, in_notebook
+from nanogpt.report.wandb import WandbLog
+from nanogpt.text.corpus import EVALUATION_TOKENS
+from nanogpt.training.log import Follower, forgiving
+from nanogpt.training.loop import Training
+from nanogpt.training.run import Run, open_run, saved_config
+from nanogpt.weights import count_parameters
+
+Resume = Literal["auto", "never"]
+LogName = Literal["none", "tensorboard", "wandb"]
+Collect = Callable[[Callable[[], bool]], AbstractContextManager[Sequence[int]]]
+"""It collects signals while the block runs; the function tells whether there is something worth saving."""
+
+
+def train(
+    out_dir: Path | str | None = None,
+    *,
+    preset: Preset | None = None,
+    config: Path | str | None = None,
+    resume: Resume = "auto",
+    log: LogName = "none",
+    quiet: bool = False,
+    **settings: Any,
+) -> LanguageModel:
+    """Train a GPT, or go on with its training, and return the model that was saved last.
+
+        model = nanogpt.train("out/mine", data="my.txt", preset="quick", max_iters=500)
+
+    The arguments and `settings` are the flags of `train.py` with their meaning and defaults; `config` is a
+    file of settings. It handles no signals: an interrupt raises KeyboardInterrupt, and the same call goes on
+    from the newest checkpoint. Raises InputError where `train.py` would end with that line.
+    """
+    start = start_of(preset, out_dir, resume, config)
+    config_here = configured(start.config, settings)
+    run_session(config_here, start.out_dir, resume=resume, log=log, terminal=Terminal(quiet))
+    return load(start.out_dir, config_here.run.backend, device=config_here.run.device)
+
+
+class Start(NamedTuple):
+    """The settings of a start before its flags, and the folder of its run."""
+
+    config: Config
+    out_dir: Path
+
+
+def start_of(
+    preset: Preset | None, out_dir: Path | str | None, resume: Resume, file: Path | str | None
+) -> Start:
+    """The settings of a file over those of the saved run, or else of the preset.
+
+    Raises InputError for a preset or file that does not exist or can't be read.
+    """
+    settings = read_settings(Path(file)) if file else {}
+    preset = preset or settings.get("preset")
+    name = preset or "shakespeare"
+    if name not in PRESETS:
+        raise InputError(f"there is no preset {name!r:.40}: take one of {', '.join(PRESETS)}")
+    folder = Path(out_dir or f"out/{name}").expanduser()
+    saved = saved_config(folder) if resume == "auto" else None
+    config = saved if saved and preset in (None, saved.run.preset) else PRESETS[name]
+    return Start(configured(config, settings), folder)
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings in a config.json of a run, or in a TOML file, which may have the same tables or none.
+
+    Raises InputError for a file that can't be read.
+    """
+    try:
+        text = read_small(file).decode("utf-8")
+        if file.suffix == ".json":
+            values = asdict(Config.from_dict(json.loads(text)))
+            del values["model"]["vocab_size"]  # comes with the data
+        else:
+            values = tomllib.loads(text)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"--config {file} can't be read: {first_line(error)}") from None
+    settings: dict[str, Any] = {}
+    for name, value in values.items():
+        settings |= value if isinstance(value, dict) else {name: value}
+    return settings
+
+
+class Session(NamedTuple):
+    """A start that is over."""
+
+    run: Run
+    was_finished: bool
+    """True where it found nothing left to do."""
+    received: Sequence[int]
+    """The signals that stopped it."""
+
+
+@contextmanager
+def no_signals(_: Callable[[], bool]) -> Iterator[Sequence[int]]:
+    """Collect none: they do what they do in the program that trains."""
+    yield ()
+
+
+def run_session(
+    config: Config,
+    out_dir: Path,
+    *,
+    resume: Resume,
+    log: LogName,
+    terminal: Terminal,
+    collect: Collect = no_signals,
+) -> Session:
+    """Train the run in a folder to its end, or until a signal is collected.
+
+    Raises InputError for bad input.
+    """
+    backend_class = load_backend(config.run.backend)
+    opened = open_run(
+        config, out_dir, resume=resume, backend=backend_class.name, say=terminal.say, warn=terminal.warn
+    )
+    with opened as run:
+        config, step, iterations = run.config, run.state.step, run.config.training.max_iters
+        if run.is_finished:
+            terminal.say(f"This run is finished: {step:,} of {iterations:,} iterations are done.")
+            return Session(run, True, ())
+        backend = backend_class(
+            config.model,
+            config.training,
+            run.state,
+            device=config.run.device,
+            dtype=config.run.dtype,
+            compile=config.run.compile,
+        )
+        training = Training(run, backend, _followers(run, backend, log, terminal))
+        _say_beginning(run, backend, terminal)
+        with terminal.live(step, iterations), collect(lambda: training.is_worth_saving) as received:
+            training.to_the_end(received)
+        if not received:
+            _say_end(run, terminal)
+        return Session(run, False, received)
+
+
+def _followers(run: Run, backend: Backend, log: LogName, terminal: Terminal) -> list[Follower]:
+    """Everyone who follows the run, in the order in which they are told."""
+    writers: dict[str, Follower] = {
+        "the report": Report(run.out_dir, backend),
+        "the log of the heads": HeadLog(run, backend),
+    }
+    if log == "tensorboard":
+        writers["the event file"] = EventLog(run.out_dir, run.metrics.records)
+    if log == "wandb":
+        writers["the log of wandb"] = WandbLog(run)
+    if in_notebook() and not terminal.quiet:
+        writers["the live curve"] = LiveCurve(run)
+    return [*(forgiving(what, writer, terminal.warn) for what, writer in writers.items()), terminal]
+
+
+def _say_beginning(run: Run, backend: Backend, terminal: Terminal) -> None:
+    begins, text = "Going on with" if run.resumed else "Training", run.corpus.text
+    terminal.say(
+        f"{begins} {count_parameters(run.config.model):,} parameters on {run.corpus.name} "
+        f"({len(text):,} characters, {len(set(text))} different) with {backend.name} on {backend.device}, "
+        f"from step {run.state.step:,} of {run.config.training.max_iters:,}, in {run.out_dir}"
+    )
+    if len(run.splits.validation_N) > len(run.splits.validation_tokens()):
+        terminal.say(f"Validation is on the first {EVALUATION_TOKENS:,} tokens of its split")
+
+
+def _say_end(run: Run, terminal: Terminal) -> None:
+    last = run.metrics.evaluations[-1]
+    best = min(run.metrics.evaluations, key=lambda record: record.val_loss)
+    terminal.say(
+        f"Finished after {last.elapsed:,.0f} s: train {last.train_loss:.4f}, validation {last.val_loss:.4f} "
+        f"(best {best.val_loss:.4f} at step {best.step:,})"
+    )
