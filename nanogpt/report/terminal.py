@@ -20,6 +20,7 @@ class Terminal:
         self._console = Console(quiet=quiet, highlight=False, emoji=False, soft_wrap=True)
         self._live: Progress | None = None
         self._smoothed = math.nan
+        self._is_estimated = False
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False)
@@ -47,6 +48,9 @@ class Terminal:
 
     def __call__(self, progress: log.Progress) -> None:
         record, left = progress.record, progress.seconds_left
+        if left is not None and not self._is_estimated:
+            self._is_estimated = True
+            self.say(f"About {clock(left)} to the end")
         if isinstance(record, Evaluation):
             self._evaluation(record)
         elif progress.kind == "call":
