@@ -74,8 +74,8 @@ class LanguageModel:
     ) -> Iterator[str]:
         """The continuation of a prompt, piece by piece as it comes.
 
-        One `seed` gives one text on both backends; `sample` numbers the texts of a seed. The continuation ends
-        after `max_tokens` tokens, or before a `stop` text, one or several, that it would write.
+        One `seed` gives one text on both backends; `sample` numbers the texts of a seed. The continuation
+        ends before `stop`, which is a text or several, else after `max_tokens` tokens.
         Raises InputError for an empty prompt, an unknown character or an option out of range.
         """
         policy = checked_policy(

@@ -21,7 +21,7 @@ def before_stop(pieces: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
     held = ""
     for piece in pieces:
         held += piece
-        # By their ends: the start of a longer stop text may come first, but whether it goes on is not known yet.
+        # By their ends: a longer one may begin earlier, but whether it goes on is not known yet.
         if ends := [(held.find(stop) + len(stop), held.find(stop)) for stop in stops if stop in held]:
             yield held[: min(ends)[1]]
             return
