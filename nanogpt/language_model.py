@@ -1,6 +1,6 @@
 """A trained model in Python: numpy and text in, numpy and text out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from nanogpt.metadata import Metadata
 from nanogpt.sampling import checked_policy, sampling_uniforms
 from nanogpt.state import TrainingState
 from nanogpt.text.corpus import windows
+from nanogpt.text.stop import before_stop, checked_stops
 from nanogpt.text.tokenizer import Tokenizer, decode_stream, tokenizer_of
 
 PART_TOKENS = 2**14
@@ -69,21 +70,24 @@ class LanguageModel:
         top_p: float | None = None,
         seed: int = 1337,
         sample: int = 0,
+        stop: str | Iterable[str] = (),
     ) -> Iterator[str]:
         """The continuation of a prompt, piece by piece as it comes.
 
-        One `seed` gives one text on both backends; `sample` numbers the texts of a seed.
+        One `seed` gives one text on both backends; `sample` numbers the texts of a seed. The continuation
+        ends before `stop`, which is a text or several, else after `max_tokens` tokens.
         Raises InputError for an empty prompt, an unknown character or an option out of range.
         """
         policy = checked_policy(
             max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
+        stops = checked_stops(stop)
         prompt_BT = self.tokenizer.encode(prompt)[None]
         if not prompt_BT.size:
             raise InputError("the prompt is empty or unknown to the tokenizer: the model goes on from tokens")
         uniforms_BN = sampling_uniforms(seed, [sample], max_tokens)
         blocks = (tokens_BN[0] for tokens_BN in self.backend.generate(prompt_BT, uniforms_BN, policy))
-        yield from decode_stream(self.tokenizer, prompt_BT[0], blocks)
+        yield from before_stop(decode_stream(self.tokenizer, prompt_BT[0], blocks), stops)
 
     def _checked(self, tokens_BT: np.ndarray) -> np.ndarray:
         tokens_BT = np.asarray(tokens_BT, np.int32)

@@ -24,7 +24,7 @@ class Metadata:
     data: dict[str, str | int] | None = None
     """The fingerprint of the text (text/corpus.py); none for an imported model."""
     backend: str | None = None
-    """The backend that trained it; none for an imported model."""
+    """The backend that trained it last; none for an imported model."""
     elapsed: float = 0.0
     """Seconds of training."""
     metrics: Evaluation | None = None

@@ -21,6 +21,7 @@ class Record:
     learning_rate: float | None = None
     """The rate of the step's update."""
     tokens_per_second: int | None = None
+    """By the pace of the last calls (training/pace.py): evaluations and saves are left out."""
     mfu: float | None = None
     """Model FLOPs utilization: the share of the card's peak; none for a card that is not known."""
     elapsed: float = 0.0

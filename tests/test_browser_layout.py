@@ -119,6 +119,8 @@ def test_no_text_of_a_chart_is_cut_off(
         return inner.left < outer.left || inner.right > outer.right || inner.bottom > outer.bottom;
     }).map((text) => text.textContent)""")
     assert cut_off == []
+    labels = [text.text for text in browser.find_elements(By.CSS_SELECTOR, ".bars > text")]
+    assert labels == ["threshold 0.2"] * len(figures["report"]["heads"])
 
 
 def test_the_tour_takes_five_steps_and_gives_the_focus_back(pages: dict[str, str], browser: Chrome) -> None:

@@ -46,6 +46,7 @@ def test_the_live_line_tells_the_same(
     out = capsys.readouterr().out
     assert "step 1,501/2,000" in out
     assert "loss 1.6000 9,000 tokens/s, 0:04:09 left" in out
+    assert out.count("to the end") == out.count("About 0:04:10 to the end") == 1
 
 
 @pytest.mark.parametrize("backend", [pytest.param("jax", marks=pytest.mark.long), "torch"])

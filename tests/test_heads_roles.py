@@ -93,6 +93,7 @@ def test_induction_must_hold_for_random_characters_too(monkeypatch: pytest.Monke
         (0.003, "Without the head the loss rises"),
         (0.002, "It is uncertain whether the model needs it"),
         (0.0, "The model hardly needs it"),
+        (-0.002, "The model hardly needs it: without it the loss falls by 0.00"),
     ],
 )
 def test_a_head_that_the_loss_does_not_need_gets_no_role(
@@ -101,6 +102,7 @@ def test_a_head_that_the_loss_does_not_need_gets_no_role(
     [head] = report_of(DetectorHeads("itself"), rise, monkeypatch).heads
     assert (head.role == "itself") == (rise == 0.003)
     assert verdict in head.sentence
+    assert "by -" not in head.sentence
     assert head.loss_increase.mean == pytest.approx(rise, abs=5e-4)
 
 

@@ -35,6 +35,11 @@ def test_the_page_shows_what_the_model_computes(finished_run: Path) -> None:
         np.testing.assert_allclose([share for _, share in likeliest], probabilities_V[best], rtol=1e-4)
 
 
+def test_the_page_says_which_backend_trained_and_which_one_reads(finished_run: Path) -> None:
+    assert visualize(finished_run, "--text=the king", "--backend=jax") == 0
+    assert "step 20 · last trained with torch · read with jax · " in figures_of("attention.html")["facts"]
+
+
 def test_a_long_text_is_read_to_its_end(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert visualize(finished_run, "--text=the king speaks to ROMEO:") == 0
     figures = figures_of("attention.html")

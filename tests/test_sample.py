@@ -70,6 +70,9 @@ def test_prompts_come_from_files_and_standard_input(
     [
         (["--prompt=the kinG"], "character 'G' at position 7 is not in the model's vocabulary"),
         (["--prompt=\ud800"], r"character '\ud800' at position 0"),
+        (["--prompt=kürz"], "character 'ü' at position 1"),
+        (["--prompt=the\tking"], r"character '\t' at position 3"),
+        (["--prompt=the\u202eking"], r"character '\u202e' at position 3"),
         (["--prompt="], "the prompt is empty"),
         (["--prompt=@nowhere"], "there is no file or folder nowhere"),
         (["--temp=-1"], "temperature -1.0 is out of range"),

@@ -22,7 +22,7 @@ def test_an_unknown_character_is_named_with_its_position(known: str, more: str, 
     prompt = "".join(c for c in more if c in tokenizer.vocabulary)
     with pytest.raises(InputError) as error:
         tokenizer.encode(prompt + stranger)
-    assert f"character {stranger!a} at position {len(prompt)} " in str(error.value)
+    assert f"character {stranger!r} at position {len(prompt)} " in str(error.value)
 
 
 @pytest.mark.parametrize("vocabulary", ["ba", "aa", "aba"])

@@ -97,6 +97,8 @@ class SampleFlags:
     """Choose among the k likeliest tokens."""
     top_p: float | None = None
     """Choose among the fewest likeliest tokens whose probabilities reach p."""
+    stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """End each text before this one. May be given several times."""
     num_samples: int = 1
     """Texts to write."""
     seed: int = 1337

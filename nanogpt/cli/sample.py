@@ -8,6 +8,7 @@ from nanogpt.cli.door import command, given_text, guarded, parse, tell
 from nanogpt.cli.flags import SampleFlags
 from nanogpt.errors import InputError
 from nanogpt.sampling import checked_policy
+from nanogpt.text.stop import checked_stops
 
 
 def sample_main(arguments: list[str] | None = None) -> int:
@@ -27,6 +28,7 @@ def _sample(arguments: list[str]) -> int:
         "seed": flags.seed,
     }
     checked_policy(**options)  # before the model, which may take long to load
+    stops = checked_stops(flags.stop)
     prompt = given_text(flags.prompt)
     out_dir, model = flags.model.load()
     tell(f"{out_dir}, step {model.metadata.step:,}, {model.backend.name} on {model.backend.device}")
@@ -34,7 +36,7 @@ def _sample(arguments: list[str]) -> int:
         # One encoding on every platform, and no crash where a locale lacks a character.
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     for sample in range(flags.num_samples):
-        pieces = model.stream(prompt, **options, sample=sample)
+        pieces = model.stream(prompt, **options, sample=sample, stop=stops)
         if sample:
             tell(f"\n--- sample {sample + 1} ---")
         for number, piece in enumerate(pieces):

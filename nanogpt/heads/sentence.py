@@ -45,12 +45,14 @@ def _induction(repeats: Estimate, uniform: float, unit: str, *, is_real: bool) -
 
 
 def _loss_increase(increase: Estimate, unit: str) -> str:
-    rise = f"the loss rises by {increase.mean:.4f} nats a {unit} ({increase.low:.4f} to {increase.high:.4f})"
+    verb = "falls" if increase.mean < 0 else "rises"
+    range_ = f"({increase.low:+z.4f} to {increase.high:+z.4f})"
+    change = f"the loss {verb} by {abs(increase.mean):.4f} nats a {unit} {range_}"
     if increase.low > LOSS_INCREASE_THRESHOLD:
-        return f"Without the head {rise}."
+        return f"Without the head {change}."
     if increase.high > LOSS_INCREASE_THRESHOLD:
-        return f"It is uncertain whether the model needs it: without it {rise}."
-    return f"The model hardly needs it: without it {rise}."
+        return f"It is uncertain whether the model needs it: without it {change}."
+    return f"The model hardly needs it: without it {change}."
 
 
 def _percent(share: float) -> str:

@@ -62,7 +62,7 @@ function figure(name, value, range) {
   return [element("dt", {}, name), element("dd", {}, value), element("dd", {}, element("small", {}, range))];
 }
 
-/** Bars of the excess for every detector, with intervals; the dashed line is the threshold for a role. */
+/** Bars of the excess for every detector, with intervals, and a dashed line at the threshold for a role. */
 function bars(scores, [low, high]) {
   const { width, row, label, right } = BARS, names = Object.keys(scores), height = names.length * row;
   const x = (value) => label + ((value - low) / (high - low)) * (width - label - right);
@@ -70,13 +70,14 @@ function bars(scores, [low, high]) {
     return drawn("line", { x1: x(value), x2: x(value), y1: 0, y2: height, class: name });
   };
   const spoken = names.map((name) => `${name} ${scores[name].excess.mean.toFixed(2)}`).join(", ");
-  const viewBox = `0 0 ${width} ${height}`;
+  const viewBox = `0 0 ${width} ${height + row}`, threshold = report.excess_threshold;
   const chart = drawn("svg", { viewBox, class: "bars", role: "img", "aria-label": spoken });
-  chart.append(upright(report.excess_threshold, "threshold"), upright(0, "axis"));
+  const place = { x: x(threshold), y: height + row / 2, "text-anchor": "middle" };
+  chart.append(upright(threshold, "threshold"), drawn("text", place, `threshold ${threshold}`), upright(0, "axis"));
   names.forEach((name, index) => {
     const { share, uniform, shuffled, excess } = scores[name], y = (index + 0.5) * row;
     const [from, to] = [0, excess.mean].map(x).sort((a, b) => a - b);
-    const strong = excess.low > report.excess_threshold;
+    const strong = excess.low > threshold;
     const exact = `${name}: ${excess.mean.toFixed(3)} (${interval(excess, 3)}); `
       + `share ${share.mean.toFixed(3)}, uniform attention ${uniform.toFixed(3)}, `
       + `over another text ${shuffled.toFixed(3)}`;

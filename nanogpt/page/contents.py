@@ -150,12 +150,15 @@ def formation(folder: Path, last_step: int) -> dict[str, Any] | None:
 
 
 def facts(one: Reading) -> str:
-    """One line on the model: folder, step, backend, validation loss and number of parameters."""
-    model = one.model
-    metrics = model.metadata.metrics
+    """One line on the model: folder, step, both backends, validation loss and number of parameters."""
+    model, (folder, step, reader) = one.model, one.origin
+    metrics, trainer = model.metadata.metrics, model.metadata.backend
     return " · ".join(
         [
-            *one.origin,
+            folder,
+            step,
+            f"last trained with {trainer}" if trainer else "imported",
+            f"read with {reader}",
             *([f"validation loss {metrics.val_loss:.3f}"] if metrics else []),
             f"{count_parameters(model.config):,} parameters",
         ]

@@ -15,14 +15,18 @@ from nanogpt.record import Record
 Points = list[tuple[float, float]]  # steps and values
 
 WIDTH, HEIGHT = 760, 450
-LEFT, RIGHT = 56, 620  # edges of both panels; the labels of the lines are right of them
+LEFT, RIGHT = 64, 620  # edges of both panels; the labels of the lines are right of them
 LABEL_HEIGHT = 17
 STEP_TICKS = 6  # approximate
+DOTTED = ("training", "validation")  # a dot at each evaluation
+MAX_DOTS = 60  # of a line: more would touch, and the last alone has a dot
 BATCH_POINTS = 100  # upper bound; a point is the mean of neighbouring batch losses
 RATE_POINTS = 300  # approximate upper bound
 LEAST_LOSS = 0.01  # smaller losses are drawn here, because 0 has no logarithm
-# The second set of colours is for dark themes. A viewer without themes shows the first, on white.
+# The second set of colours is for dark themes. A viewer without themes shows the first, on white. Around the
+# paper, a browser that opens the file alone shows the background.
 STYLE = """
+svg{background:#fff}
 text{font:12px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:currentColor}
 .title text{font-size:15px;font-weight:600}
 line{stroke:currentColor;stroke-opacity:.2}
@@ -32,6 +36,7 @@ circle{fill:currentColor}
 .paper{fill:#fff}.title{color:#1f2328}.grid,.batch,.rate{color:#6e7781}
 .training{color:#0969da}.validation{color:#bc4c00}
 @media(prefers-color-scheme:dark){
+svg{background:#0d1117}
 .paper{fill:#0d1117}.title{color:#e6edf3}.grid,.batch,.rate{color:#8b949e}
 .training{color:#58a6ff}.validation{color:#f0883e}}
 """
@@ -59,18 +64,20 @@ class Panel(NamedTuple):
         for value in values:
             y = self.y(value)
             drawn.append(f'<line x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            drawn.append(text(LEFT - 8, y + 4, f"{value:.4g}", "end"))
+            drawn.append(text(LEFT - 8, y + 4, f"{value:.3g}", "end"))
         return group("grid", *drawn)
 
     def lines(self, lines: dict[str, tuple[str, Points]]) -> str:
-        """Lines with a dot and a label at the end of each; labels that would overlap move down."""
+        """Lines with dots and a label at the end of each; labels that would overlap move down."""
         ends = {name: (form, points, points[-1][1]) for name, (form, points) in lines.items() if points}
         drawn, label_y = {}, -math.inf
         for name, (form, points, last) in sorted(ends.items(), key=lambda end: -end[1][2]):
             label_y = max(label_y + LABEL_HEIGHT, self.y(last) + 4)
             path = " ".join(f"{self.x(step):.1f},{self.y(value):.1f}" for step, value in points)
             label = text(RIGHT + 12, label_y, form.format(last))
-            drawn[name] = group(name, f'<polyline points="{path}"/>', self.dot(*points[-1]), label)
+            dotted = points if name in DOTTED and len(points) <= MAX_DOTS else points[-1:]
+            dots = "".join(self.dot(*point) for point in dotted)
+            drawn[name] = group(name, f'<polyline points="{path}"/>', dots, label)
         return "".join(drawn[name] for name in ends)
 
     def mark(self, name: str, form: str, point: tuple[float, float]) -> str:
@@ -98,14 +105,14 @@ def loss_chart(records: list[Record], title: str, token: str) -> str:
     }
     values = [value for _, points in lines.values() for _, value in points]
     low = max(LEAST_LOSS, 0.97 * min(values, default=1))
-    last_step = max(STEP_TICKS, records[-1].step)
+    last_step = max(1, records[-1].step)
     losses = Panel(72, 310, last_step, low, max([1.05 * low, *values]), math.log)
     steps = [
         text(losses.x(step), HEIGHT - 20, f"{step:,.0f}", "middle")
-        for step in ticks(0, last_step, STEP_TICKS)
+        for step in ticks(0, last_step, min(STEP_TICKS, last_step))
     ]
     drawn = [
-        f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}" rx="6"/>',
+        f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>',
         group("title", text(LEFT, 30, title)),
         group("grid", *steps, text(RIGHT + 28, HEIGHT - 20, "steps")),
         losses.grid(f"loss, nats a {token}, log scale", loss_ticks(low, losses.high)),

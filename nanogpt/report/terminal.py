@@ -23,6 +23,7 @@ class Terminal:
         )
         self._live: Progress | None = None
         self._smoothed = math.nan
+        self._is_estimated = False
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False)
@@ -50,6 +51,9 @@ class Terminal:
 
     def __call__(self, progress: log.Progress) -> None:
         record, left = progress.record, progress.seconds_left
+        if left is not None and not self._is_estimated:
+            self._is_estimated = True
+            self.say(f"About {clock(left)} to the end")
         if isinstance(record, Evaluation):
             self._evaluation(record)
         elif progress.kind == "call":

@@ -54,7 +54,7 @@ class CharTokenizer:
         if (unknown := np.flatnonzero(tokens_T < 0)).size:
             position = int(unknown[0])
             raise InputError(
-                f"character {text[position]!a} at position {position} is not in the model's vocabulary "
+                f"character {text[position]!r} at position {position} is not in the model's vocabulary "
                 f"of {self.vocab_size} characters"
             )
         return tokens_T
@@ -84,7 +84,7 @@ class FileTokenizer:
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`, without special tokens around them: int32 `[T]`."""
-        with _told_in_a_line(f"the text {text[:40]!a} can't be encoded"):  # as with a lone surrogate
+        with _told_in_a_line(f"the text {text[:40]!r} can't be encoded"):  # as with a lone surrogate
             return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
     def decode(self, tokens_T: np.ndarray) -> str:

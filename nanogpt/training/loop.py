@@ -65,17 +65,17 @@ class Training:
     def steps_to(self, stop: int, received: Sequence[int] = ()) -> None:
         """Train to step `stop`, or until a signal was received."""
         self.pace.start(self.step)
-        for call in one_ahead(self._calls(stop, received), self._is_long):
+        for call in one_ahead(self._calls(stop, received), self._is_waited_for):
             losses_K = call.read_losses()
             self.pace.lap(call.steps.stop)
             self.log.steps(call.steps, losses_K, self.pace)
-            if self.pace.is_known:
-                self._call_length = next_call_length(self._call_length, self.pace.step_seconds)
+            self._call_length = next_call_length(self._call_length, self.pace.step_seconds)
             self.step = call.steps.stop
 
-    def _is_long(self) -> bool:
-        """True where a call takes so long that a signal should not wait for two."""
-        return self._call_length * self.pace.step_seconds > SECONDS_PER_CALL / 2
+    def _is_waited_for(self) -> bool:
+        """True where the host itself computes, or where a signal should not wait for two calls."""
+        is_long = self._call_length * self.pace.step_seconds > SECONDS_PER_CALL / 2
+        return is_long or self.backend.device == "cpu"
 
     def _calls(self, stop: int, received: Sequence[int]) -> Iterator[Call]:
         """Hand the steps up to `stop` to the device, call by call."""
@@ -93,17 +93,17 @@ class Training:
             raise self.log.diverged("the weights or moments are not finite", self.step) from None
 
 
-def one_ahead(calls: Iterable[Call], is_long: Callable[[], bool]) -> Iterator[Call]:
+def one_ahead(calls: Iterable[Call], is_waited_for: Callable[[], bool]) -> Iterator[Call]:
     """Each call, once the next one has been handed over: the device computes while the host reads losses.
 
-    A long one comes as soon as it has been handed over itself.
+    One that is waited for comes as soon as it has been handed over itself.
     """
     previous = None
     for call in calls:
         if previous:
             yield previous
         previous = call
-        if is_long():
+        if is_waited_for():
             yield previous
             previous = None
     if previous:

@@ -1,37 +1,46 @@
 """The pace of a run: what a step takes, how many steps the next call has, and what is left."""
 
 import time
+from collections import deque
+from statistics import median_low
 
 from nanogpt.backend import MAX_STEPS_PER_CALL
 
 # Target and upper bound for one call: Ctrl-C waits for it, or for two of half the time. Each call allocates
 # its memory anew, which costs a CPU 2 % of a second.
 SECONDS_PER_CALL = 2.5
+RECENT_CALLS = 5
 
 
 class Pace:
-    """Seconds of a step, on average since the last evaluation, and of the last evaluation."""
+    """Seconds of a step, by the median of the last calls, and of the last evaluation.
+
+    The first call, which compiles, and one during which the machine slept don't move the median of five.
+    """
 
     def __init__(self) -> None:
-        self.step_seconds = 0.0
         self.evaluation_seconds = 0.0
-        self._laps = 0
+        self._recent: deque[float] = deque(maxlen=RECENT_CALLS)
 
     @property
     def is_known(self) -> bool:
-        """False until the second call is done: the first one also compiled."""
-        return self._laps > 1
+        """False until five calls are done: the first one also compiles, and all of them are short."""
+        return len(self._recent) == RECENT_CALLS
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds of a step; 0 before the first call is done."""
+        return median_low(self._recent or [0.0])
 
     def start(self, step: int) -> None:
         """Begin to measure at `step`."""
         self._begun, self._first = time.perf_counter(), step
 
     def lap(self, step: int) -> None:
-        """Measure a call that ended at `step`."""
-        self._laps += 1
-        self.step_seconds = (time.perf_counter() - self._begun) / (step - self._first)
-        if not self.is_known:
-            self.start(step)
+        """Measure a call that ended at `step`, and begin to measure the next one."""
+        now = time.perf_counter()
+        self._recent.append((now - self._begun) / (step - self._first))
+        self._begun, self._first = now, step
 
 
 def next_call_length(length: int, step_seconds: float) -> int:
