@@ -1,6 +1,6 @@
 """The flags of the front doors, as dataclasses that tyro reads."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +36,7 @@ class TrainFlags(Config):
     """tensorboard also writes event files, which tensorboard --logdir out shows."""
     debug: bool = False
     """Show the traceback of an error."""
+    device_is_given: tyro.conf.Suppress[bool] = False  # else it may be that of another machine
 
     @property
     def config(self) -> Config:
@@ -50,6 +51,7 @@ class Origin:
     preset: Preset | None = None
     out_dir: Annotated[Path | None, PATH] = None
     resume: Literal["auto", "never"] = "auto"
+    device: str | None = None
 
 
 def train_flags(arguments: list[str]) -> TrainFlags:
@@ -59,8 +61,14 @@ def train_flags(arguments: list[str]) -> TrainFlags:
     out_dir = origin.out_dir or Path(f"out/{preset}")
     saved = saved_config(out_dir) if origin.resume == "auto" else None
     config = saved if saved and origin.preset in (None, saved.run.preset) else PRESETS[preset]
+    given = {} if origin.device is None else {"device": origin.device}
     default = TrainFlags(
-        ModelFlags(**asdict(config.model)), config.training, config.run, out_dir, origin.resume
+        ModelFlags(**asdict(config.model)),
+        config.training,
+        replace(config.run, **given),
+        out_dir,
+        origin.resume,
+        device_is_given=bool(given),
     )
     return parse(TrainFlags, others, default=default)
 

@@ -1,12 +1,14 @@
 """`train.py`: open a run, train it, and say how it went."""
 
 import shlex
+from dataclasses import replace
 
 from nanogpt.backend import Backend
-from nanogpt.choice import load_backend
+from nanogpt.choice import find_device, load_backend
 from nanogpt.cli.door import guarded
 from nanogpt.cli.flags import train_flags
 from nanogpt.cli.signals import collected_signals
+from nanogpt.errors import InputError
 from nanogpt.heads.log import HeadLog
 from nanogpt.report.markdown import Report
 from nanogpt.report.tensorboard import EventLog
@@ -27,6 +29,13 @@ def _train(arguments: list[str]) -> int:
     flags = train_flags(arguments)
     config, terminal = flags.config, Terminal(flags.quiet)
     backend_class = load_backend(config.run.backend)
+    try:
+        find_device(backend_class, config.run.device)  # before anything is written
+    except InputError as error:
+        if flags.device_is_given:
+            raise
+        terminal.warn(f"{error}: going on with --device auto")
+        config = replace(config, run=replace(config.run, device="auto"))
     with open_run(
         config,
         flags.out_dir,
