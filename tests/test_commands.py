@@ -88,7 +88,7 @@ PARSERS: dict[str, Parser] = {
     "python -m parity_tests.curves": flags_of("parity_tests.curves", "Curves"),
     "python -m parity_tests.diff_page": parse_nothing,
     "python -m parity_tests.diff": parse_nothing,
-    "python -m parity_tests": parse_pytest,
+    "python -m parity_tests": flags_of("parity_tests.doctor", "DoctorFlags"),
     "pytest": parse_pytest,
     "pip": parse_pip,
     "python -m venv": parse_nothing,
