@@ -47,7 +47,8 @@ def test_gradients_agree_with_dropout(twins: Twins, report: Report) -> None:
         report.compare("gradients", f"{name}, with dropout", gradients[name], expected[name])
 
 
-@pytest.mark.parametrize("states", thorough_except([20, 200], 20, long=True))
+@pytest.mark.long
+@pytest.mark.parametrize("states", thorough_except([20, 200], 20))
 def test_steps_from_states_along_a_run_agree(twins: Twins, states: int, report: Report) -> None:
     """At every state of a run the other twin, given that state, does the same.
 
