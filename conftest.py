@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-# LLVM's optimizations would take most of the time of many tests; `python -m parity_tests` has them.
+# LLVM's optimizations would take most of the time of many tests; `nanogpt doctor` has them.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 worker = os.environ.get("PYTEST_XDIST_WORKER")

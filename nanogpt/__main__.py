@@ -22,7 +22,7 @@ COMMANDS = {
         "nanogpt.cli.huggingface:import_main",
         "Make a GPT-2 folder of transformers the start of a run.",
     ),
-    "doctor": ("parity_tests.__main__:doctor_main", "Test whether the twins agree on this machine."),
+    "doctor": ("parity_tests.doctor:doctor_main", "Test whether the twins agree on this machine."),
 }
 """The function of each command, which returns its exit code, and what it does."""
 

@@ -51,6 +51,10 @@ class Backend(Protocol):
         Raises InputError when this machine lacks `device`.
         """
 
+    @staticmethod
+    def devices() -> list[str]:
+        """The devices that the framework finds on this machine, those that suit it best first."""
+
     @property
     def model(self) -> Any:
         """The framework's module as it computes: built of `kernels`, with the present weights in `dtype`."""

@@ -1,4 +1,4 @@
-"""The choice of a backend: by name, or the one that suits this machine."""
+"""The choice of a backend and of its device: by name, or those that suit this machine."""
 
 import importlib
 import platform
@@ -19,9 +19,17 @@ def load_backend(name: str) -> type[Backend]:
     return backend
 
 
-def unavailable_device(backend: str, device: str, available: list[str]) -> InputError:
-    """The error of a backend that is asked for a device it can't find."""
-    return InputError(f"{backend} finds no device {device!r} here; it has {', '.join(available)}")
+def find_device(backend: type[Backend], device: str) -> str:
+    """The device of this machine that is called `device`; for `auto` the backend's first.
+
+    Raises InputError where this machine lacks it.
+    """
+    available = backend.devices()
+    if device == "auto":
+        return available[0]
+    if device not in available:
+        raise InputError(f"{backend.name} finds no device {device!r} here; it has {', '.join(available)}")
+    return device
 
 
 def _mps_is_available() -> bool:

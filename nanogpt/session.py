@@ -4,12 +4,12 @@ import json
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from nanogpt.backend import Backend
-from nanogpt.choice import load_backend
+from nanogpt.choice import find_device, load_backend
 from nanogpt.config import Config, Preset, configured
 from nanogpt.errors import InputError, first_line
 from nanogpt.files import read_small
@@ -52,9 +52,16 @@ def train(
     from the newest checkpoint. Raises InputError where `train.py` would end with that line.
     """
     start = start_of(preset, out_dir, resume, config)
-    config_here = configured(start.config, settings)
-    run_session(config_here, start.out_dir, resume=resume, log=log, terminal=Terminal(quiet))
-    return load(start.out_dir, config_here.run.backend, device=config_here.run.device)
+    session = run_session(
+        configured(start.config, settings),
+        start.out_dir,
+        resume=resume,
+        log=log,
+        terminal=Terminal(quiet),
+        device_is_given="device" in settings,
+    )
+    trained = session.run.config.run
+    return load(start.out_dir, trained.backend, device=trained.device)
 
 
 class Start(NamedTuple):
@@ -127,6 +134,7 @@ def run_session(
     resume: Resume,
     log: LogName,
     terminal: Terminal,
+    device_is_given: bool,
     collect: Collect = no_signals,
 ) -> Session:
     """Train the run in a folder to its end, or until a signal is collected.
@@ -134,6 +142,14 @@ def run_session(
     Raises InputError for bad input.
     """
     backend_class = load_backend(config.run.backend)
+    try:
+        find_device(backend_class, config.run.device)  # before anything is written
+    except InputError as error:
+        if device_is_given:
+            raise
+        # A run may come from another machine.
+        terminal.warn(f"{error}: going on with --device auto")
+        config = replace(config, run=replace(config.run, device="auto"))
     opened = open_run(
         config, out_dir, resume=resume, backend=backend_class.name, say=terminal.say, warn=terminal.warn
     )

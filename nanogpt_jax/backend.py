@@ -12,7 +12,7 @@ import platformdirs
 from flax import nnx
 
 from nanogpt.backend import MAX_STEPS_PER_CALL
-from nanogpt.choice import unavailable_device
+from nanogpt.choice import find_device
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.micro_batches import micro_batch_rows
 from nanogpt.muon import is_moved_by_muon
@@ -49,8 +49,8 @@ class Backend:
         # Differs from torch: methods are pure functions of the weights, compiled here once for each shape.
         _configure(tf32=dtype == "tf32")
         self.config, self.dtype = config, jnp.dtype("float32" if dtype == "tf32" else dtype)
-        self._device = _find(device)
-        self.device = {"gpu": "cuda"}.get(self._device.platform, self._device.platform)
+        self.device = find_device(Backend, device)
+        self._device = jax.devices({"cuda": "gpu"}.get(self.device, self.device))[0]
         self.device_name = self._device.device_kind
         self.kernels = kernels or self._fastest_kernels()
         self._training_graph, _ = _structure(config, self.kernels)
@@ -74,6 +74,12 @@ class Backend:
             static_argnums=1,
             donate_argnums=(2, 4),
         )
+
+    @staticmethod
+    def devices() -> list[str]:
+        # Differs from torch: jax lists its devices of one kind, calls cuda gpu, and always has a cpu.
+        platforms = dict.fromkeys([jax.default_backend(), "cpu"])
+        return ["cuda" if platform == "gpu" else platform for platform in platforms]
 
     @property
     def model(self) -> GPT:
@@ -221,17 +227,6 @@ def _configure(tf32: bool) -> None:
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("nanogpt") + "/jax")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def _find(device: str) -> jax.Device:
-    # Differs from torch: jax lists its devices, and calls cuda gpu.
-    devices = {"cuda" if d.platform == "gpu" else d.platform: d for d in reversed(jax.devices())}
-    devices["cpu"] = jax.devices("cpu")[0]
-    if device == "auto":
-        return jax.devices()[0]
-    if device not in devices:
-        raise unavailable_device("jax", device, sorted(devices))
-    return devices[device]
 
 
 def _structure(config: ModelConfig, kernels: Kernels) -> tuple[nnx.GraphDef[GPT], nnx.State]:

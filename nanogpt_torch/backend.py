@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from nanogpt.choice import unavailable_device
+from nanogpt.choice import find_device
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.micro_batches import micro_batch_rows
 from nanogpt.sampling import SamplingPolicy, token_blocks
@@ -49,7 +49,7 @@ class Backend:
         # Differs from jax: the precision of float32 is one setting, by which CUDA's matmuls may use TF32.
         torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
         self.config, self.dtype = config, getattr(torch, "float32" if dtype == "tf32" else dtype)
-        self.device = _find(device)
+        self.device = find_device(Backend, device)
         self.device_name = torch.cuda.get_device_name() if self.device == "cuda" else self.device
         # Differs from jax: a module holds its parameters, and an optimizer its moments.
         self._compiled = compile
@@ -59,6 +59,16 @@ class Backend:
         parameters = {name: p for name, (p, _) in self._parameters.items()}
         self._optimizer = Optimizer(training, parameters) if training else None
         self.load(state)
+
+    @staticmethod
+    def devices() -> list[str]:
+        # Differs from jax: torch is asked for each kind of device.
+        available = {
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+            "cpu": True,
+        }
+        return [name for name, there in available.items() if there]
 
     @property
     def model(self) -> GPT:
@@ -190,21 +200,6 @@ class Backend:
             loss.backward()
             total += loss.detach()
         return total
-
-
-def _find(device: str) -> str:
-    # Differs from jax: torch is asked for each kind of device.
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    names = [name for name, there in available.items() if there]
-    if device == "auto":
-        return names[0]
-    if device not in names:
-        raise unavailable_device("torch", device, names)
-    return device
 
 
 def _canonical(module: nn.Module) -> Iterator[tuple[str, tuple[Tensor, bool]]]:

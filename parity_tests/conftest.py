@@ -1,8 +1,9 @@
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from parity_tests.devices import Device
 from parity_tests.report import Report
 from parity_tests.tolerances import TOLERANCES
 
@@ -10,9 +11,7 @@ REPORT = pytest.StashKey[Report]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--device", default="cpu", choices=["cpu", "cuda", "mps"], help="where the twins compute"
-    )
+    parser.addoption("--device", default="cpu", choices=get_args(Device), help="where the twins compute")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -28,6 +28,7 @@ from nanogpt.state import TrainingState
 from nanogpt.text.corpus import Splits, load_corpus
 from nanogpt.text.tokenizer import CharTokenizer
 from nanogpt.training.batches import step_inputs
+from parity_tests.devices import Device, device_of
 
 # The backends of each run's two halves, and whether its initial weights are moved.
 RUNS = {
@@ -58,8 +59,8 @@ class Curves:
     """Windows in a step."""
     data: str = "shakespeare"
     """As train.py takes it."""
-    device: str = "cpu"
-    """cpu, cuda or mps."""
+    device: Device = "cpu"
+    """Where the runs are trained; for mps jax computes on the CPU."""
     out_dir: Path = Path("out/curves")
     """Folder for the runs, curves.json and curves.svg."""
 
@@ -86,7 +87,7 @@ class Recipe:
         return cls(model, training, splits, curves.steps, curves.device)
 
     def backend(self, name: str, state: TrainingState) -> Backend:
-        return load_backend(name)(self.model, self.training, state, device=self.device)
+        return load_backend(name)(self.model, self.training, state, device=device_of(name, self.device))
 
     def initial(self, moved: bool = False) -> TrainingState:
         state = TrainingState.initial(self.model, self.training.seed)

@@ -38,6 +38,7 @@ def is_name(line: Line) -> bool:
     return text.startswith(("def ", "class ")) or not line.place
 
 
+@pytest.mark.repository
 def test_the_page_shows_the_files_as_they_are() -> None:
     """If this fails, run `python -m parity_tests.diff_page`."""
     assert (ROOT / "docs/twins.md").read_text(encoding="utf-8") == page()

@@ -47,9 +47,9 @@ def test_gradients_agree_with_dropout(twins: Twins, report: Report) -> None:
         report.compare("gradients", f"{name}, with dropout", gradients[name], expected[name])
 
 
-@pytest.mark.thorough
 @pytest.mark.long
-def test_steps_from_200_states_along_a_run_agree(twins: Twins, report: Report) -> None:
+@pytest.mark.parametrize("states", thorough_except([20, 200], 20))
+def test_steps_from_states_along_a_run_agree(twins: Twins, states: int, report: Report) -> None:
     """At every state of a run the other twin, given that state, does the same.
 
     Not at the first one: with moments of 0, AdamW moves a weight by learning_rate * gradient / |gradient|,
@@ -57,7 +57,7 @@ def test_steps_from_200_states_along_a_run_agree(twins: Twins, report: Report) -
     """
     twins.reset()
     twins.jax.train(*batches(twins, 0, 1))()
-    for step in range(1, 201):
+    for step in range(1, states + 1):
         state = twins.jax.state()
         twins.torch.load(state)
         tokens, keys = batch_off_the_kink(twins, state.weights, TRAINING.batch_size, step)

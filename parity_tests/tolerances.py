@@ -36,6 +36,11 @@ TOLERANCES = {
     "losses of 50 steps": Tolerance(2e-6, "the weights' difference, seen by the loss"),
 }
 
+# The quantities that are also measured of models of plain kernels, the definitions.
+PLAIN = ("queries, keys, values", "attention weights", "block output", "logits", "loss", "gradients")
+# All that a verdict on a device needs, by quantity and kernels.
+MEASURED = {(quantity, "fast") for quantity in TOLERANCES} | {(quantity, "plain") for quantity in PLAIN}
+
 # A bias on the keys adds the same number to all scores of a query, which a softmax ignores: its true gradient
 # is zero, and Adam turns the rounding noise that is there instead into steps of +-learning_rate. So this part
 # of query_key_value.bias is left out of comparisons between weights that were trained.

@@ -18,6 +18,7 @@ from nanogpt.randomness import dropout_keys, normals, random_bits
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
 from parity_tests import reference
+from parity_tests.devices import device_of
 from parity_tests.report import KernelsName, Report
 from parity_tests.tolerances import KEY_BIAS
 
@@ -57,9 +58,16 @@ class Twins:
         dtype: str = "float32",
     ) -> "Twins":
         initial = generic_state(config, embedding_scale)
-        devices = {"torch": device, "jax": device if device in jax_devices() else "cpu"}
         twins = (
-            backend_of(name, config, training, initial, device=devices[name], kernels=kernels, dtype=dtype)
+            backend_of(
+                name,
+                config,
+                training,
+                initial,
+                device=device_of(name, device),
+                kernels=kernels,
+                dtype=dtype,
+            )
             for name in ("jax", "torch")
         )
         return cls(config, training, initial, kernels, *twins)
@@ -70,10 +78,6 @@ class Twins:
 
     def tokens(self, *shape: int, step: int = 0) -> np.ndarray:
         return random_tokens(self.config, *shape, step=step)
-
-
-def jax_devices() -> set[str]:
-    return {device.platform.replace("gpu", "cuda") for device in jax.devices()}
 
 
 def generic_state(config: ModelConfig, embedding_scale: float = 1.0) -> TrainingState:

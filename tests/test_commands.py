@@ -15,6 +15,7 @@ import tyro
 
 from nanogpt.cli.door import parse
 from nanogpt.cli.flags import ExportFlags, ImportFlags, SampleFlags, VisualizeFlags, train_flags
+from parity_tests.doctor import DoctorFlags
 from tests.test_readme import ROOT, TEXTS
 
 Parser = Callable[[list[str]], Any]
@@ -72,6 +73,7 @@ COMMANDS: dict[str, Parser] = {
     "visualize": functools.partial(parse, VisualizeFlags),
     "export": functools.partial(parse, ExportFlags),
     "import": functools.partial(parse, ImportFlags),
+    "doctor": functools.partial(parse, DoctorFlags),
 }
 PARSERS: dict[str, Parser] = {
     **{f"python {name}.py": COMMANDS[name] for name in ("train", "sample", "visualize")},
@@ -84,7 +86,6 @@ PARSERS: dict[str, Parser] = {
     "python -m parity_tests.curves": flags_of("parity_tests.curves", "Curves"),
     "python -m parity_tests.diff_page": parse_nothing,
     "python -m parity_tests.diff": parse_nothing,
-    "python -m parity_tests": parse_pytest,
     "pytest": parse_pytest,
     "pip": parse_pip,
     "python -m venv": parse_nothing,

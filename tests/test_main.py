@@ -69,7 +69,7 @@ def test_a_hint_is_a_command_that_works(form: str, text_file: Path, tmp_path: Pa
     assert (done.returncode, len(done.stdout)) == (0, 7)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "doctor"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_argument_has_a_line_of_help(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,7 +51,8 @@ def command(name: str) -> str:
     program = Path(sys.argv[0])
     if program.parts[-2:] == ("nanogpt", "__main__.py"):
         return f"python -m nanogpt {name}"
-    return f"nanogpt {name}" if program.stem == "nanogpt" else f"python {name}.py"
+    has_script = name in ("train", "sample", "visualize") and program.stem != "nanogpt"
+    return f"python {name}.py" if has_script else f"nanogpt {name}"
 
 
 def parse(kind: type[Flags], arguments: list[str], **options: Any) -> Any:

@@ -1,6 +1,6 @@
 """The flags of the front doors, as dataclasses that tyro reads."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,6 +37,7 @@ class TrainFlags(Config):
     """tensorboard also writes event files, which tensorboard --logdir out shows; wandb also logs there."""
     debug: bool = False
     """Show the traceback of an error."""
+    device_is_given: tyro.conf.Suppress[bool] = False  # else it may be that of another machine
 
     @property
     def settings(self) -> Config:
@@ -52,14 +53,23 @@ class Origin:
     out_dir: Annotated[Path | None, PATH] = None
     config: Annotated[Path | None, PATH] = None
     resume: Resume = "auto"
+    device: str | None = None
 
 
 def train_flags(arguments: list[str]) -> TrainFlags:
     """The flags of train.py: those not given are the file's of --config, the saved run's, or the preset's."""
     origin, others = parse(Origin, arguments, add_help=False, return_unknown_args=True)
     config, out_dir = start_of(origin.preset, origin.out_dir, origin.resume, origin.config)
-    model = ModelFlags(**asdict(config.model))
-    default = TrainFlags(model, config.training, config.run, out_dir, origin.config, origin.resume)
+    given = {} if origin.device is None else {"device": origin.device}
+    default = TrainFlags(
+        ModelFlags(**asdict(config.model)),
+        config.training,
+        replace(config.run, **given),
+        out_dir,
+        origin.config,
+        origin.resume,
+        device_is_given=bool(given),
+    )
     return parse(TrainFlags, others, default=default, prog=command("train"))
 
 

@@ -22,6 +22,7 @@ def _train(arguments: list[str]) -> int:
         flags.out_dir,
         resume=flags.resume,
         log=flags.log,
+        device_is_given=flags.device_is_given,
         terminal=terminal,
         collect=collected_signals,
     )

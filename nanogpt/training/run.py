@@ -12,8 +12,9 @@ out/shakespeare/
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -86,7 +87,8 @@ def open_run(
 ) -> Iterator[Run]:
     """The run in `out_dir`: at its newest good checkpoint, or at its beginning.
 
-    Its folder is locked meanwhile, and at the end the save in flight is waited for, also after an error.
+    Its folder is locked meanwhile, and at the end the save in flight is waited for, also after an error. An
+    error that comes before a checkpoint leaves the folder with its old settings, or without any.
     With `resume` "never" an old run is first moved aside. Raises InputError when the checkpoint is of another
     model or text, listing each difference, when none can be read, and when another process has the folder.
     """
@@ -119,8 +121,11 @@ def open_run(
             state = TrainingState.initial(config.model, config.training.seed)
             measured, elapsed, known = -1, 0.0, {}
         if resume == "never" and _holds_a_run(out_dir):
-            say(f"The run that was in {out_dir} is now in {_move_aside(out_dir)}")
+            aside = _move_aside(out_dir)
+            say(f"The run that was in {out_dir} is now in {aside}")
+            stack.callback(_move_back_if_left, aside, out_dir.resolve(), say)
             stack.enter_context(locked(out_dir))
+        stack.enter_context(_undone_unless_saved(out_dir))
         write_atomically(out_dir / "config.json", json.dumps(asdict(config), indent=2) + "\n")
         checkpoints = Checkpoints(out_dir / "checkpoints")
         stack.callback(checkpoints.close)
@@ -217,6 +222,32 @@ def _changes(
     return changed
 
 
+@contextmanager
+def _undone_unless_saved(out_dir: Path) -> Iterator[None]:
+    """Where an error comes before a checkpoint, take back the settings, and empty a folder that was empty.
+
+    The next start takes the settings over, and would fail likewise.
+    """
+    file = out_dir / "config.json"
+    settings = read_small(file).decode("utf-8") if file.exists() else None
+    was_empty, steps = not _content(out_dir), _content(out_dir / "checkpoints")
+    try:
+        yield
+    except Exception:
+        with suppress(OSError):  # the first error is the one to tell
+            if _content(out_dir / "checkpoints") <= steps:
+                if settings is not None:
+                    write_atomically(file, settings)
+                else:
+                    for path in _content(out_dir) if was_empty else [file]:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        raise
+
+
+def _content(folder: Path) -> set[Path]:
+    return {path for path in folder.iterdir() if path.name != LOCK} if folder.exists() else set()
+
+
 def _holds_a_run(out_dir: Path) -> bool:
     return (out_dir / "config.json").exists() or (out_dir / "checkpoints").exists()
 
@@ -228,3 +259,10 @@ def _move_aside(out_dir: Path) -> Path:
     folder.rename(aside)
     (aside / LOCK).unlink(missing_ok=True)
     return aside
+
+
+def _move_back_if_left(aside: Path, folder: Path, say: Callable[[str], None]) -> None:
+    """Give a run its folder back where the start that took it has left nothing there."""
+    if not folder.exists():
+        aside.rename(folder)
+        say(f"The run that was moved to {aside} is back in {folder}")
