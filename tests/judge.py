@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import nanogpt.cli.train
+import nanogpt.session
 from nanogpt.checkpoint import Checkpoints
 from nanogpt.cli.sample import sample_main
 from nanogpt.cli.train import train_main
@@ -221,7 +221,7 @@ def opened(flags: list[str], train: bool = False) -> tuple[Told, Run | None]:
                 raise NotTrained
             yield run
 
-    nanogpt.cli.train.open_run = noted
+    nanogpt.session.open_run = noted
     code = 0
     with captured() as (output, errors), suppress(NotTrained):
         code = train_main(flags)
