@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import nanogpt.cli.train
+import nanogpt.session
 import nanogpt.training.loop
 import nanogpt_jax.backend
 import nanogpt_torch.backend
@@ -25,7 +25,7 @@ def fail(*_: object, **__: object) -> None:
 
 
 # Where a start may fail once the run is open: its model, what follows it, its first evaluation.
-PLACES = [(Backend, "__init__"), (nanogpt.cli.train, "_followers"), (nanogpt.training.loop, "evaluate")]
+PLACES = [(Backend, "__init__"), (nanogpt.session, "_followers"), (nanogpt.training.loop, "evaluate")]
 
 
 @pytest.fixture(params=PLACES, ids=lambda place: place[1])
