@@ -12,7 +12,7 @@ import pytest
 import nanogpt
 from nanogpt.cli.door import parse
 from nanogpt.cli.flags import SampleFlags, train_flags
-from nanogpt.cli.habits import refuse_foreign
+from nanogpt.cli.habits import NANOGPT_SAMPLE, refuse_foreign
 from nanogpt.cli.sample import sample_main
 from nanogpt.cli.train import train_main
 from nanogpt.errors import InputError
@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.huggingface_helpers import GPT2Config
 
 # Read from train.py and sample.py of karpathy/nanoGPT, with values that it takes.
-NANOGPT_TRAIN = dict(
+THEIR_TRAIN = dict(
     re.findall(
         r"(\w+)=(\S+)",
         """
@@ -34,7 +34,7 @@ NANOGPT_TRAIN = dict(
         """,
     )
 )
-NANOGPT_SAMPLE = dict(
+THEIR_SAMPLE = dict(
     re.findall(
         r"(\w+)=(\S+)",
         """
@@ -88,11 +88,14 @@ class Program(NamedTuple):
     read: Callable[[list[str]], Any]
 
 
+def sample_flags(arguments: list[str]) -> Any:
+    refuse_foreign(arguments, NANOGPT_SAMPLE)
+    return parse(SampleFlags, arguments)
+
+
 PROGRAMS = {
-    "Flags of training": Program("train", NANOGPT_TRAIN, train_main, train_flags),
-    "Flags of sampling": Program(
-        "sample", NANOGPT_SAMPLE, sample_main, lambda arguments: parse(SampleFlags, arguments)
-    ),
+    "Flags of training": Program("train", THEIR_TRAIN, train_main, train_flags),
+    "Flags of sampling": Program("sample", THEIR_SAMPLE, sample_main, sample_flags),
 }
 
 
@@ -178,21 +181,13 @@ def wrong_litgpt(row: Row) -> list[str]:
     return [flag for flag in flags_in(row.litgpt) if flag.removeprefix("--") not in LITGPT_FLAGS]
 
 
-def marked(title: str, row: Row) -> Any:
-    """A row and its title, as a parameter of a test."""
-    is_told_by_tyro = title == "Flags of sampling" and row.nanogpt in ("`--dtype`", "`--compile`")
-    why = "door.py does not say for which command it parses, and these are flags of ours in training"
-    marks = [pytest.mark.xfail(strict=True, reason=why)] if is_told_by_tyro else []
-    return pytest.param(title, row, marks=marks, id=f"{title.split()[-1]} {row.nanogpt or row.transformers}")
-
-
 def wrong_in(row: Row, program: Program, files: set[str]) -> list[str]:
     """All that is wrong in a row of flags."""
     wrong = [*wrong_here(row, program, files), *wrong_nanogpt(row, program)]
     return [*wrong, *wrong_litgpt(row), *wrong_transformers(row)]
 
 
-@pytest.mark.parametrize(("title", "row"), [marked(title, row) for title in PROGRAMS for row in rows(title)])
+@pytest.mark.parametrize(("title", "row"), [(title, row) for title in PROGRAMS for row in rows(title)])
 def test_a_row_of_flags_is_true(title: str, row: Row, files: set[str]) -> None:
     assert row.here.startswith("not here: ") or flags_in(row.here)
     assert wrong_in(row, PROGRAMS[title], files) == []
@@ -243,3 +238,9 @@ def test_a_configuration_in_python_is_refused() -> None:
 
 def test_values_are_no_flags_of_nanogpts() -> None:
     refuse_foreign(["--data", "config/mine.py", "--prompt=--start", "--backend=torch", "--dtype", "float32"])
+
+
+@pytest.mark.parametrize("flag", ["--dtype=float16", "--compile=False", "--start=a"])
+def test_sampling_tells_its_own(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sample_main([flag]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {flag.partition('=')[0]} is nanoGPT's: ")

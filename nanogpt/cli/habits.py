@@ -27,9 +27,14 @@ NANOGPT = {
 
 A flag that is ours too stands here with the value that is nanoGPT's alone.
 """
+NANOGPT_SAMPLE = {
+    "dtype": "text comes from float32, so that both backends write the same",
+    "compile": "JAX always compiles, and torch generates without",
+}
+"""Flags of nanoGPT's sample.py that are ours in training alone."""
 
 
-def refuse_foreign(arguments: list[str]) -> None:
+def refuse_foreign(arguments: list[str], foreign: dict[str, str] = NANOGPT) -> None:
     """Raise InputError, which names our way, for the first flag that is nanoGPT's alone."""
     for before, argument in pairwise(["", *arguments]):
         flag, _, value = argument.partition("=")
@@ -40,7 +45,7 @@ def refuse_foreign(arguments: list[str]) -> None:
                 raise InputError(
                     f"{argument}: nanoGPT's configuration is Python; --config takes JSON or TOML"
                 )
-        elif ours := NANOGPT.get(name):
+        elif ours := foreign.get(name):
             raise InputError(f"{flag} is nanoGPT's: {ours}")
-        elif ours := NANOGPT.get(f"{name}={value}"):
+        elif ours := foreign.get(f"{name}={value}"):
             raise InputError(f"{argument} is nanoGPT's: {ours}")
