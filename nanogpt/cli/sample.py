@@ -6,6 +6,7 @@ from typing import Any
 
 from nanogpt.cli.door import command, given_text, guarded, parse, tell
 from nanogpt.cli.flags import SampleFlags
+from nanogpt.cli.habits import NANOGPT_SAMPLE, refuse_foreign
 from nanogpt.errors import InputError
 from nanogpt.sampling import checked_policy
 from nanogpt.text.stop import checked_stops
@@ -17,6 +18,7 @@ def sample_main(arguments: list[str] | None = None) -> int:
 
 
 def _sample(arguments: list[str]) -> int:
+    refuse_foreign(arguments, NANOGPT_SAMPLE)
     flags = parse(SampleFlags, arguments, prog=command("sample"))
     if flags.num_samples < 1:
         raise InputError(f"num_samples {flags.num_samples} is out of range: it must be at least 1")
