@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,8 @@ class Backend:
     """GPT on one JAX device, every method compiled once for each shape."""
 
     name = "jax"
+    # Differs from torch: a subclass may put another compiler here, for a device that this machine lacks.
+    _jax: Any = jax
 
     def __init__(
         self,
@@ -49,8 +52,8 @@ class Backend:
         # Differs from torch: methods are pure functions of the weights, compiled here once for each shape.
         _configure(tf32=dtype == "tf32")
         self.config, self.dtype = config, jnp.dtype("float32" if dtype == "tf32" else dtype)
-        self.device = find_device(Backend, device)
-        self._device = jax.devices({"cuda": "gpu"}.get(self.device, self.device))[0]
+        self.device = find_device(type(self), device)
+        self._device = self._jax.devices({"cuda": "gpu"}.get(self.device, self.device))[0]
         self.device_name = self._device.device_kind
         self.kernels = kernels or self._fastest_kernels()
         self._training_graph, _ = _structure(config, self.kernels)
@@ -62,14 +65,16 @@ class Backend:
 
         # XLA's CPU compiler drops barriers before it fuses: see KeptBlock.
         options = {"xla_disable_hlo_passes": "cse_barrier_expander"} if self.device == "cpu" else None
-        self._train = jax.jit(self._train_steps, donate_argnums=(0, 1), compiler_options=options)
-        self._gradients = jax.jit(self._loss_and_gradients, compiler_options=options)
-        self._losses = jax.jit(self._token_losses)
-        self._logits = jax.jit(lambda weights, tokens_BT: self._model(weights)(tokens_BT))
-        self._attention = jax.jit(lambda weights, tokens_BT: self._model(weights).attention(tokens_BT))
-        self._head_outputs = jax.jit(lambda weights, tokens_BT: self._model(weights).head_outputs(tokens_BT))
-        self._prefill = jax.jit(lambda weights, *args: prefill(self._model(weights), config, *args))
-        self._continue = jax.jit(
+        self._train = self._jax.jit(self._train_steps, donate_argnums=(0, 1), compiler_options=options)
+        self._gradients = self._jax.jit(self._loss_and_gradients, compiler_options=options)
+        self._losses = self._jax.jit(self._token_losses)
+        self._logits = self._jax.jit(lambda weights, tokens_BT: self._model(weights)(tokens_BT))
+        self._attention = self._jax.jit(lambda weights, tokens_BT: self._model(weights).attention(tokens_BT))
+        self._head_outputs = self._jax.jit(
+            lambda weights, tokens_BT: self._model(weights).head_outputs(tokens_BT)
+        )
+        self._prefill = self._jax.jit(lambda weights, *args: prefill(self._model(weights), config, *args))
+        self._continue = self._jax.jit(
             lambda weights, policy, *args: continue_text(self._model(weights), policy, *args),
             static_argnums=1,
             donate_argnums=(2, 4),
@@ -89,7 +94,7 @@ class Backend:
     def load(self, state: TrainingState) -> None:
         # Differs from torch: weights and moments are two trees of arrays, and never alias the caller's, for
         # training donates its buffers and writes into them.
-        put = partial(jax.device_put, device=self._device, may_alias=False)
+        put = partial(self._jax.device_put, device=self._device, may_alias=False)
         self._weights: Arrays = put({name: state.weights[name] for name in self._paths})
         self._moments = None
         if self._training:
@@ -221,8 +226,9 @@ class Backend:
 
 def _configure(tf32: bool) -> None:
     # Differs from torch: the whole process has one configuration.
-    # float32 means float32: on CUDA, jax would else use TF32 for matmuls unasked.
-    jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
+    # float32 means float32: on CUDA, jax would else use TF32 for matmuls unasked. Where jax is asked for
+    # "tensorfloat32", XLA's own kernels compute in full float32.
+    jax.config.update("jax_default_matmul_precision", "default" if tf32 else "highest")
     # Compiled programs are cached on the disk, so that the second start compiles nothing.
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", platformdirs.user_cache_dir("nanogpt") + "/jax")

@@ -49,7 +49,7 @@ class Backend:
         # Differs from jax: the precision of float32 is one setting, by which CUDA's matmuls may use TF32.
         torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
         self.config, self.dtype = config, getattr(torch, "float32" if dtype == "tf32" else dtype)
-        self.device = find_device(Backend, device)
+        self.device = find_device(type(self), device)
         self.device_name = torch.cuda.get_device_name() if self.device == "cuda" else self.device
         # Differs from jax: a module holds its parameters, and an optimizer its moments.
         self._compiled = compile
@@ -75,7 +75,8 @@ class Backend:
         if self.dtype == torch.float32:
             return self._module
         # Differs from jax: the module's own parameters are float32, and compilation is for training.
-        model = GPT(self.config, replace(self.kernels, block=Block)).to(self.device, self.dtype)
+        with torch.device(self.device):
+            model = GPT(self.config, replace(self.kernels, block=Block)).to(self.dtype)
         model.load_state_dict(self._module.state_dict())
         return model
 

@@ -1,7 +1,8 @@
-"""Fit for Apple's MPS, as far as that shows without a Mac: every operation that the torch twin asks for.
+"""Fit for Apple's MPS and for CUDA, as far as that shows without them: every operation of the torch twin.
 
-PyTorch lists which of its operations have an MPS kernel. One without would raise, or run on the CPU where
-that fall-back is turned on; so would a float64 tensor, which MPS does not have.
+PyTorch lists which of its operations have a kernel for MPS and for CUDA. One without would raise, or run on
+the CPU where that fall-back is turned on; so would a float64 tensor, which MPS does not have. What moves
+between a device and the CPU is in test_elsewhere.py.
 """
 
 import re
@@ -60,6 +61,10 @@ COMPOSITES = {
 }
 
 
+# Operations of CUDA that the list does not name: one goes by a stub, and the other one is a view on CUDA.
+OF_CUDA = {"_copy_from", "permute"}
+
+
 @cache
 def kernels() -> dict[str, set[str]]:
     """The devices, and other dispatch keys, for which each ATen operation has a kernel."""
@@ -70,13 +75,20 @@ def kernels() -> dict[str, set[str]]:
         dispatch = re.search(r"\n  dispatch:\n((?:    .*\n?)+)", entry)
         rows = dispatch[1].splitlines() if dispatch else []
         found[name] = {key.strip() for row in rows for key in row.split("#")[0].split(":")[0].split(",")}
+        if "\n  ufunc_inner_loop:" in entry:  # of which torchgen makes both kernels
+            found[name] |= {"CPU", "CUDA"}
         if delegate := re.search(r"\n  structured_delegate: (\S+)", entry):
             delegates[name] = delegate[1]
     return found | {name: found[delegate] for name, delegate in delegates.items()}
 
 
+def has_kernel(name: str, device: str) -> bool:
+    part = COMPOSITES.get(name, name)
+    return device in kernels()[name] | kernels()[part] or (device == "CUDA" and part in OF_CUDA)
+
+
 class Recorder(TorchDispatchMode):
-    """Notes whatever MPS could not do."""
+    """Notes whatever MPS or CUDA could not do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +102,7 @@ class Recorder(TorchDispatchMode):
             return result
         result = function(*args, **(kwargs or {}))
         if function.namespace == "nanogpt":  # one of our own, for CPUs
-            self.problems.add(f"{function} has no MPS kernel")
+            self.problems.add(f"{function} is for CPUs alone")
         elif function.namespace == "aten":
             self._note(str(function).removeprefix("aten.").removesuffix(".default"), (args, kwargs, result))
         return result
@@ -98,8 +110,9 @@ class Recorder(TorchDispatchMode):
     def _note(self, name: str, values: Any) -> None:
         self.operations.add(name)
         tensors = [value for value in tree_leaves(values) if isinstance(value, Tensor)]
-        if name not in VIEWS and "MPS" not in kernels()[COMPOSITES.get(name, name)]:
-            self.problems.add(f"{name} has no MPS kernel")
+        for device in ("MPS", "CUDA"):
+            if name not in VIEWS and not has_kernel(name, device):
+                self.problems.add(f"{name} has no {device} kernel")
         if any(tensor.dtype == torch.float64 for tensor in tensors):
             self.problems.add(f"{name} meets a float64 tensor")
         # Adam was wrong on such (pytorch#118115).
@@ -130,7 +143,7 @@ def attention_inputs(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     ],
     ids=["default", "gpt2"],
 )
-def test_every_operation_has_an_mps_kernel(
+def test_every_operation_has_a_kernel_for_mps_and_for_cuda(
     config: ModelConfig, dtype: str, attention_inputs: list[Tensor]
 ) -> None:
     B, T = 4, config.block_size
@@ -153,7 +166,13 @@ def test_every_operation_has_an_mps_kernel(
     assert attention_inputs
     assert all(x.is_contiguous() for x in attention_inputs)
     # MPS has a kernel of its own for it, where no gradient is needed.
-    assert "MPS" in kernels()["_scaled_dot_product_attention_math_for_mps"]
+    assert has_kernel("_scaled_dot_product_attention_math_for_mps", "MPS")
+
+
+def test_the_list_tells_the_devices_apart() -> None:
+    assert has_kernel("geqrf", "CUDA") > has_kernel("geqrf", "MPS")
+    name = "_scaled_dot_product_attention_math_for_mps"
+    assert has_kernel(name, "MPS") > has_kernel(name, "CUDA")
 
 
 @pytest.mark.parametrize(

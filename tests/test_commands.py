@@ -78,6 +78,7 @@ COMMANDS: dict[str, Parser] = {
 PARSERS: dict[str, Parser] = {
     **{f"python {name}.py": COMMANDS[name] for name in ("train", "sample", "visualize")},
     **{f"nanogpt {name}": parser for name, parser in COMMANDS.items()},
+    "python -m benchmarks.cuda": flags_of("benchmarks.cuda.__main__", "Cuda"),
     "python -m benchmarks.gpu": flags_of("benchmarks.gpu", "Gpu"),
     "python -m benchmarks.frontier": flags_of("benchmarks.frontier", "Frontier"),
     "python -m benchmarks.road": flags_of("benchmarks.road", "Road"),

@@ -14,6 +14,8 @@ PEAKS: list[tuple[str, dict[str, float]]] = [
     ("H100 NVL", {"bfloat16": 835, "tf32": 417, "float32": 60}),  # H100 Tensor Core GPU, NVL
     ("H100", {"bfloat16": 989, "tf32": 494, "float32": 67}),  # H100 Tensor Core GPU, SXM
     ("A100", {"bfloat16": 312, "tf32": 156, "float32": 19.5}),  # A100 Tensor Core GPU
+    # The RTX 4090's are those with accumulation in float32, from the whitepaper of the Ada architecture.
+    ("RTX 4090", {"bfloat16": 165.2, "tf32": 82.6, "float32": 82.6}),
     ("L40S", {"bfloat16": 362, "tf32": 183, "float32": 91.6}),  # L40S
     ("L4", {"bfloat16": 121, "tf32": 60, "float32": 30.3}),  # L4 Tensor Core GPU
     ("V100-SXM2", {"float32": 15.7}),  # V100 Tensor Core GPU, NVLink
