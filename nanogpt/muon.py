@@ -5,6 +5,7 @@ much faster than the others. It moves the matrices inside the blocks; all other 
 """
 
 import math
+from collections.abc import Iterable
 
 from nanogpt.config import TrainingConfig
 
@@ -21,6 +22,15 @@ Five times bring those between 0.002 and 1 to between 0.68 and 1.14.
 def is_moved_by_muon(name: str, config: TrainingConfig) -> bool:
     """True for the matrices inside the blocks, by canonical name, where Muon is the optimizer."""
     return config.optimizer == "muon" and name.startswith("blocks.") and name.endswith(".kernel")
+
+
+def alike(names: Iterable[str]) -> list[list[str]]:
+    """The names of kernels, those of one place in all blocks together: they are orthogonalized at once."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        _, _, place = name.split(".", 2)
+        groups.setdefault(place, []).append(name)
+    return list(groups.values())
 
 
 def pieces(name: str) -> int:

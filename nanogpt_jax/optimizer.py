@@ -1,6 +1,6 @@
 """One step of AdamW (Loshchilov and Hutter 2019), by optax, and of Muon, behind global-norm clipping.
 
-Shape suffixes: N matrices of one kernel, I in, O out; R rows, K columns.
+Shape suffixes: N matrices of one shape, I in, O out; R rows, K columns.
 """
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from nanogpt.config import TrainingConfig
-from nanogpt.muon import MOMENTUM, POLYNOMIAL, RATE, STEPS, pieces, scale
+from nanogpt.muon import MOMENTUM, POLYNOMIAL, RATE, STEPS, alike, pieces, scale
 
 # Differs from torch: it has modules and parameters in the place of trees of arrays.
 Arrays = dict[str, jax.Array]
@@ -32,23 +32,32 @@ class Optimizer:
         first, second = moments.mu, moments.nu
         of_adam = moments._replace(mu={name: first[name] for name in second})
         directions, moments = self.adam.update({name: gradients[name] for name in second}, of_adam)
-        new_weights, new_first = {}, dict(moments.mu)
+        momentum = {
+            name: MOMENTUM * first[name] + (1 - MOMENTUM) * gradients[name]
+            for name in first
+            if name not in second
+        }
+        directions |= muon_directions(momentum, gradients)
+        new_weights = {}
         for name, weight in weights.items():
-            rate, decay = learning_rate, self.weight_decay if weight.ndim >= 2 else 0.0
-            if name not in second:
-                rate = RATE * learning_rate
-                new_first[name] = MOMENTUM * first[name] + (1 - MOMENTUM) * gradients[name]
-                directions[name] = muon_direction(name, new_first[name], gradients[name])
+            rate = RATE * learning_rate if name in momentum else learning_rate
+            decay = self.weight_decay if weight.ndim >= 2 else 0.0
             new_weights[name] = weight - rate * (directions[name] + decay * weight)
-        return new_weights, moments._replace(mu=new_first)
+        return new_weights, moments._replace(mu=moments.mu | momentum)
 
 
-def muon_direction(name: str, momentum_IO: jax.Array, gradient_IO: jax.Array) -> jax.Array:
-    """The move of a kernel, whose opposite is added to it at Muon's rate: `[I, O]`."""
-    ahead_IO = MOMENTUM * momentum_IO + (1 - MOMENTUM) * gradient_IO  # Nesterov (1983)
-    matrices_NIO = jnp.stack(jnp.split(ahead_IO, pieces(name), axis=1))
-    _, n_in, n_out = matrices_NIO.shape
-    return jnp.concatenate(list(orthogonalize(matrices_NIO) * scale(n_in, n_out)), axis=1)
+def muon_directions(momentum: Arrays, gradients: Arrays) -> Arrays:
+    """The moves of kernels, whose opposites are added to them at Muon's rate: `[I, O]` each."""
+    directions = {}
+    for names in alike(momentum):
+        ahead = [MOMENTUM * momentum[n] + (1 - MOMENTUM) * gradients[n] for n in names]  # Nesterov (1983)
+        # Differs from torch: kernels are (in, out).
+        matrices_NIO = jnp.stack([m for kernel in ahead for m in jnp.split(kernel, pieces(names[0]), axis=1)])
+        _, n_in, n_out = matrices_NIO.shape
+        moves_NIO = orthogonalize(matrices_NIO) * scale(n_in, n_out)
+        for name, move_NIO in zip(names, jnp.split(moves_NIO, len(names)), strict=True):
+            directions[name] = jnp.concatenate(list(move_NIO), axis=1)
+    return directions
 
 
 def orthogonalize(matrices_NRK: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """One step of AdamW (Loshchilov and Hutter 2019), by torch.optim, and of Muon, behind global-norm clipping.
 
-Shape suffixes: N matrices of one kernel, I in, O out; R rows, K columns.
+Shape suffixes: N matrices of one shape, I in, O out; R rows, K columns.
 """
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from nanogpt.config import TrainingConfig
-from nanogpt.muon import MOMENTUM, POLYNOMIAL, RATE, STEPS, is_moved_by_muon, pieces, scale
+from nanogpt.muon import MOMENTUM, POLYNOMIAL, RATE, STEPS, alike, is_moved_by_muon, pieces, scale
 
 
 class Optimizer:
@@ -54,11 +54,12 @@ class Optimizer:
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate
         self.adamw.step()
-        for name, weight in self.of_muon.items():
-            rate, first, gradient = RATE * learning_rate, self.momentum[name], weight.grad
-            assert gradient is not None
-            first.copy_(MOMENTUM * first + (1 - MOMENTUM) * gradient)
-            weight -= rate * (muon_direction(name, first, gradient) + self.weight_decay * weight)
+        gradients = {name: weight.grad for name, weight in self.of_muon.items() if weight.grad is not None}
+        for name, first in self.momentum.items():
+            first.copy_(MOMENTUM * first + (1 - MOMENTUM) * gradients[name])
+        for name, direction in muon_directions(self.momentum, gradients).items():
+            weight = self.of_muon[name]
+            weight -= RATE * learning_rate * (direction + self.weight_decay * weight)
 
     def _clip(self) -> None:
         # Not by clip_grad_norm_, which divides by norm + 1e-6; optax divides by the norm.
@@ -67,13 +68,18 @@ class Optimizer:
         torch._foreach_mul_(gradients, scale)
 
 
-def muon_direction(name: str, momentum_OI: Tensor, gradient_OI: Tensor) -> Tensor:
-    """The move of a kernel, whose opposite is added to it at Muon's rate: `[O, I]`."""
-    # Differs from jax: torch's kernels are (out, in).
-    ahead_OI = MOMENTUM * momentum_OI + (1 - MOMENTUM) * gradient_OI  # Nesterov (1983)
-    matrices_NOI = torch.stack(ahead_OI.chunk(pieces(name)))
-    _, n_out, n_in = matrices_NOI.shape
-    return (orthogonalize(matrices_NOI) * scale(n_in, n_out)).flatten(0, 1)
+def muon_directions(momentum: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The moves of kernels, whose opposites are added to them at Muon's rate: `[O, I]` each."""
+    directions = {}
+    for names in alike(momentum):
+        ahead = [MOMENTUM * momentum[n] + (1 - MOMENTUM) * gradients[n] for n in names]  # Nesterov (1983)
+        # Differs from jax: torch's kernels are (out, in).
+        matrices_NOI = torch.stack([m for kernel in ahead for m in kernel.chunk(pieces(names[0]))])
+        _, n_out, n_in = matrices_NOI.shape
+        moves_NOI = orthogonalize(matrices_NOI) * scale(n_in, n_out)
+        for name, move_NOI in zip(names, moves_NOI.chunk(len(names)), strict=True):
+            directions[name] = move_NOI.flatten(0, 1)
+    return directions
 
 
 def orthogonalize(matrices_NRK: Tensor) -> Tensor:
