@@ -158,8 +158,8 @@ def test_a_whole_step_stays_within_its_bounds(compiled: Path) -> None:
     """The default model at batch 64 in bfloat16, as jax 0.10.2 compiles it, with a fifth to spare."""
     program = read(compiled, "whole step")
     step = step_of(program)
-    assert len(step) < 1.2 * 1149
-    assert sum(kernel.read + kernel.written for kernel in step) < 1.2 * 4.5e9
+    assert len(step) < 1.2 * 500
+    assert sum(kernel.read + kernel.written for kernel in step) < 1.2 * 3.93e9
     assert facts(compiled, "whole step")["temporaries"] < 1.2 * 336e6
 
 
