@@ -48,10 +48,10 @@ class Optimizer:
 
 def muon_directions(momentum: Arrays, gradients: Arrays) -> Arrays:
     """The moves of kernels, whose opposites are added to them at Muon's rate: `[I, O]` each."""
+    # Differs from torch: kernels are (in, out).
     directions = {}
     for names in alike(momentum):
         ahead = [MOMENTUM * momentum[n] + (1 - MOMENTUM) * gradients[n] for n in names]  # Nesterov (1983)
-        # Differs from torch: kernels are (in, out).
         matrices_NIO = jnp.stack([m for kernel in ahead for m in jnp.split(kernel, pieces(names[0]), axis=1)])
         _, n_in, n_out = matrices_NIO.shape
         moves_NIO = orthogonalize(matrices_NIO) * scale(n_in, n_out)

@@ -70,10 +70,10 @@ class Optimizer:
 
 def muon_directions(momentum: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, Tensor]:
     """The moves of kernels, whose opposites are added to them at Muon's rate: `[O, I]` each."""
+    # Differs from jax: torch's kernels are (out, in).
     directions = {}
     for names in alike(momentum):
         ahead = [MOMENTUM * momentum[n] + (1 - MOMENTUM) * gradients[n] for n in names]  # Nesterov (1983)
-        # Differs from jax: torch's kernels are (out, in).
         matrices_NOI = torch.stack([m for kernel in ahead for m in kernel.chunk(pieces(names[0]))])
         _, n_out, n_in = matrices_NOI.shape
         moves_NOI = orthogonalize(matrices_NOI) * scale(n_in, n_out)
