@@ -1,4 +1,4 @@
-"""What a user writes: it runs, and mypy --strict has nothing against it."""
+"""A user could write this: it runs, and mypy --strict has nothing against it."""
 
 import nanogpt
 

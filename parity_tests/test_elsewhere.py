@@ -76,7 +76,7 @@ STEPS, B, T = 3, 4, 8
 TOKENS = np.ones((STEPS, B, T + 1), np.int32)
 TRAIN = (TOKENS, np.ones((STEPS, B, 2), np.uint32), np.full(STEPS, 1e-3, np.float32))
 POLICY = SamplingPolicy(0.8, top_k=3, top_p=0.5)
-# What a backend does, and how often the device is waited for.
+# The uses of a backend, and how often each one waits for the device.
 USES: dict[str, tuple[Callable[[Backend], object], int]] = {
     "train": (lambda backend: backend.train(*TRAIN), 0),
     "train, and read the losses": (lambda backend: backend.train(*TRAIN)(), 1),

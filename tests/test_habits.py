@@ -121,7 +121,7 @@ def options(program: Program) -> set[str]:
 
 
 def answer(program: Program, arguments: list[str]) -> str:
-    """What a program says to these flags: nothing if it takes them."""
+    """The line with which a program refuses these flags: empty if it takes them."""
     try:
         program.read(arguments)
     except InputError as error:
@@ -132,7 +132,7 @@ def answer(program: Program, arguments: list[str]) -> str:
 
 
 def wrong_here(row: Row, program: Program, files: set[str]) -> list[str]:
-    """What the last column promises and is not there; tests/test_commands.py checks the commands."""
+    """List what the last column promises and is not there; tests/test_commands.py checks the commands."""
     wrong = []
     for text in quoted(row.here):
         flag, *value = text.split()

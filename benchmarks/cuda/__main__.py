@@ -44,7 +44,7 @@ def seconds(kernel: Kernel, card: Card) -> float:
 
 
 def figures(program: Program, card: Card) -> Figures:
-    """What a step of the program does, and the least time that it takes on the card."""
+    """Count what a step of the program does, and give the least time that it takes on the card."""
     step = step_of(program)
     by_source: dict[str, float] = defaultdict(float)
     written = Counter[str]()

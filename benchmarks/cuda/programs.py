@@ -32,7 +32,7 @@ from nanogpt_jax.model import Kernels, attend
 
 
 class DescribedJax:
-    """What a backend asks of jax, on a described card: programs are compiled when called, and not run."""
+    """The part of jax that a backend asks for, on a described card: a call compiles a program and runs none."""
 
     def __init__(self, card: Card) -> None:
         jax.devices()  # loads the plugin

@@ -1,6 +1,7 @@
 """The curve of a run in a notebook, drawn anew while it trains."""
 
 import time
+from pathlib import Path
 
 from nanogpt.record import Record
 from nanogpt.report.chart import loss_chart
@@ -19,7 +20,7 @@ class LiveCurve:
         from IPython.display import HTML, display
 
         self._html, self._records = HTML, run.metrics.records
-        self._title = f"{count_parameters(run.config.model):,} parameters on {run.corpus.name}"
+        self._title = f"{count_parameters(run.config.model):,} parameters on {Path(run.corpus.name).name}"
         self._token = "character" if run.tokenizer.vocabulary is not None else "token"
         self._drawn = 0.0
         self._display = display(HTML(""), display_id=True)
