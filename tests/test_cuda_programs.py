@@ -1,4 +1,4 @@
-"""These things must hold in every program that the JAX twin runs on CUDA, read from programs compiled for an H100.
+"""These things hold in every program of the JAX twin on CUDA, as programs compiled for an H100 show.
 
 On a card a breach would show as slowness or wrong numbers alone. tests/cuda_cases.py lists what is compiled.
 Some of its backends are wrong on purpose, and each must be noticed.

@@ -32,7 +32,7 @@ from nanogpt_jax.model import Kernels, attend
 
 
 class DescribedJax:
-    """The part of jax that a backend asks for, on a described card: a call compiles a program and runs none."""
+    """The part of jax that a backend asks for, on a described card: a call compiles, and runs nothing."""
 
     def __init__(self, card: Card) -> None:
         jax.devices()  # loads the plugin
