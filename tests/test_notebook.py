@@ -31,6 +31,7 @@ def test_every_cell_runs(text_file: Path, tmp_path: Path) -> None:
     assert "<svg" in curve.data["text/html"]
     assert "step 100" in curve.data["text/html"]
     assert "validation" in curve.data["text/html"]
+    assert "parameters on text.txt<" in curve.data["text/html"]
     lines = "".join(output.text for output in told).splitlines()
     assert lines[0].startswith("Training ")
     assert [line.split()[1] for line in lines if line.startswith("step ")] == ["0", "50", "100"]
