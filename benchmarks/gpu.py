@@ -1,14 +1,24 @@
 """One GPU measured in one command of at most ten minutes: `python -m benchmarks.gpu --json gpu.json`.
 
-The most important items come first (gpu_items.py). Each runs in a process of its own, so that an item that
-fails or hangs does not stop the others, and the figures are written to disk after each. Without a GPU the
-items run at toy size on the CPU, which tests the command and measures nothing.
+Each item runs in a process of its own, so that an item that fails or hangs does not stop the others
+(gpu_items.py). The items of a wave compile and warm up side by side, for that is the CPU's work; then they
+measure one after another, while the others wait. The doctor runs all the while, and stands still whenever an
+item measures. The figures are written to disk after each item. Without a GPU the items run at toy size on
+the CPU, which tests the command and measures nothing.
 """
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +26,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gpu_items import Figures, items
+from benchmarks.gpu_items import NANOGPT, Figures, has_gpu, waves
 
 ROOT = Path(__file__).parents[1]
+# jax would else take three quarters of the memory for each process.
+SHARED_MEMORY = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 @dataclass(frozen=True)
@@ -28,50 +40,131 @@ class Gpu:
     json: Path | None = None
     """Write the results to this file, anew after each item."""
     seconds: float = 580.0
-    """Time limit: items that have not begun by then are left out."""
+    """Time limit: what has not ended by then is stopped or left out."""
+    only: str = ""
+    """Run the items whose names this regular expression finds."""
+    nanogpt: Path | None = None
+    """A clone of karpathy/nanoGPT, to be measured beside ours."""
     item: str | None = None
-    """Run this item alone, in this process, and print its figures as JSON."""
+    """Run this item alone, in this process: say that it is ready, wait for a line, print its figures."""
+
+
+class Results:
+    """The figures so far: each item's are printed and written as soon as they are there."""
+
+    def __init__(self, console: Console, file: Path | None) -> None:
+        self.figures: dict[str, Figures] = {}
+        self._console, self._file = console, file
+
+    def add(self, name: str, figures: Figures) -> None:
+        self.figures[name] = figures
+        self._console.print(name, figures, markup=False)
+        if self._file:
+            self._file.write_text(json.dumps(self.figures, indent=2) + "\n", encoding="utf-8")
+
+    def table(self) -> Table:
+        """The figures that most items have."""
+        columns = ("ms a step", "busy ms", "kernels", "tokens/s", "MFU", "memory, GB", "ready after, s")
+        table = Table("", *columns)
+        for name, figures in self.figures.items():
+            if any(column in figures for column in columns):
+                cells = [figures.get(column) for column in columns]
+                texts = [f"{cell:,.4g}" if isinstance(cell, float) else str(cell or "") for cell in cells]
+                table.add_row(name, *texts)
+        return table
+
+
+class Doctor:
+    """The parity suite on this device, in the background; without a GPU, on the CPU."""
+
+    def __init__(self) -> None:
+        flags = ["--device=cuda"] if has_gpu() else []
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "parity_tests", *flags],
+            cwd=ROOT,
+            env=os.environ | SHARED_MEMORY,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        self._process.send_signal(signal.SIGSTOP)
+        yield
+        self._process.send_signal(signal.SIGCONT)
+
+    def figures(self, end: float) -> Figures:
+        """Its exit code, table, verdict and failures, if it ends in time."""
+        try:
+            self._process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._output.seek(0)
+        lines = self._output.read().splitlines()
+        first = next((i for i, line in enumerate(lines) if line.startswith("largest error of")), -20)
+        errors = [line for line in lines if line.startswith(("FAILED", "ERROR", "E   "))]
+        return {"exit code": self._process.poll(), "failures": errors[:40], "table": lines[first:]}
+
+
+def measure_wave(names: list[str], doctor: Doctor, end: float, results: Results) -> None:
+    """Prepare all items at once; measure them one by one."""
+    all_ready, turn = threading.Barrier(len(names)), threading.Lock()
+
+    def run(name: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.gpu", f"--item={name}"]
+        begun = time.monotonic()
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=os.environ | SHARED_MEMORY,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+            timer = threading.Timer(max(0.0, end - begun), process.kill)
+            timer.start()
+            assert process.stdout
+            process.stdout.readline()
+            ready = time.monotonic() - begun
+            all_ready.wait()
+            with turn, doctor.standing_still():
+                output, _ = process.communicate("go\n")
+                timer.cancel()
+                errors.seek(0)
+                lines = errors.read().strip().splitlines()
+                if process.returncode:
+                    late = time.monotonic() >= end
+                    results.add(name, {"failed": "no time was left" if late else lines[-3:]})
+                else:
+                    results.add(name, json.loads(output.splitlines()[-1]) | {"ready after, s": ready})
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(run, names))
 
 
 def main() -> None:
     gpu = tyro.cli(Gpu, use_underscores=True)
+    if gpu.nanogpt:
+        os.environ[NANOGPT] = str(gpu.nanogpt.absolute())
     if gpu.item:
-        print(json.dumps(items()[gpu.item]()))
+        measure = {name: prepare for wave in waves() for name, prepare in wave.items()}[gpu.item]()
+        print("ready", flush=True)
+        sys.stdin.readline()
+        print(json.dumps(measure()))
         return
-    console = Console(width=130)
-    results: dict[str, Figures] = {}
+    console = Console(width=150)
+    results = Results(console, gpu.json)
     end = time.monotonic() + gpu.seconds
-    for name in items():
-        left = end - time.monotonic()
-        results[name] = alone(name, left) if left > 0 else {"left out": "no time was left"}
-        console.print(name, results[name])
-        if gpu.json:
-            gpu.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    console.print(summary(results))
-
-
-def alone(name: str, seconds: float) -> Figures:
-    """Figures of one item, measured in a process of its own that may take `seconds`."""
-    command = [sys.executable, "-m", "benchmarks.gpu", f"--item={name}"]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return {"failed": f"not done after {seconds:.0f} s"}
-    if done.returncode:
-        return {"failed": done.stderr.strip().splitlines()[-1:]}
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def summary(results: dict[str, Figures]) -> Table:
-    """A table of the figures that most items have."""
-    columns = ("ms a step", "tokens/s", "MFU", "first call, s", "seconds", "val_loss")
-    table = Table("", *columns)
-    for name, figures in results.items():
-        if any(column in figures for column in columns):
-            cells = [figures.get(column) for column in columns]
-            texts = [f"{cell:,.4g}" if isinstance(cell, float) else str(cell or "") for cell in cells]
-            table.add_row(name, *texts)
-    return table
+    doctor = Doctor()
+    for wave in waves():
+        if names := [name for name in wave if re.search(gpu.only, name)]:
+            measure_wave(names, doctor, end, results)
+    results.add("parity", doctor.figures(end))
+    console.print(results.table())
 
 
 if __name__ == "__main__":

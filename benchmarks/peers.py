@@ -12,25 +12,26 @@ from typing import Any
 
 from benchmarks.contest import Step
 from benchmarks.shape import Shape
+from nanogpt.config import ModelConfig
 
-Peer = Callable[[Shape, Path], tuple[Any, Any]]
+Peer = Callable[..., tuple[Any, Any]]
 """Makes a peer's model and optimizer from a clone of it."""
 
 
-def nanogpt(shape: Shape, path: Path) -> tuple[Any, Any]:
+def nanogpt(shape: Shape | ModelConfig, path: Path, device: str = "cpu") -> tuple[Any, Any]:
     """karpathy/nanoGPT's model and optimizer, as its train.py makes them."""
+    model = shape.model if isinstance(shape, Shape) else shape
     spec = importlib.util.spec_from_file_location("nanogpt_model", path / "model.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["nanogpt_model"] = module
     spec.loader.exec_module(module)
-    config = module.GPTConfig(
-        shape.block_size, 65, shape.n_layer, shape.n_head, shape.n_embd, shape.dropout, bias=False
-    )
+    sizes = (model.block_size, model.vocab_size, model.n_layer, model.n_head, model.n_embd)
+    config = module.GPTConfig(*sizes, model.dropout, bias=model.bias)
     with contextlib.redirect_stdout(io.StringIO()):
-        model = module.GPT(config)
-        return model, model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), "cpu")
+        gpt = module.GPT(config).to(device)
+        return gpt, gpt.configure_optimizers(0.1, 1e-3, (0.9, 0.99), device)
 
 
 def lecture(shape: Shape, path: Path) -> tuple[Any, Any]:

@@ -21,7 +21,13 @@ from nanogpt.sampling import TOKENS_PER_BLOCK, SamplingPolicy, token_blocks
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
 from nanogpt_jax.generation import continue_text, prefill
-from nanogpt_jax.kernels import KeptBlock, attend_fused, attend_in_chunks, fused_attention_is_right
+from nanogpt_jax.kernels import (
+    KeptBlock,
+    SummedEmbed,
+    attend_fused,
+    attend_in_chunks,
+    fused_attention_is_right,
+)
 from nanogpt_jax.model import GPT, Block, Kernels, attend, token_losses
 from nanogpt_jax.optimizer import Arrays, Optimizer
 
@@ -168,8 +174,8 @@ class Backend:
         chosen: Callable[..., jax.Array] = attend_in_chunks if self.device == "cpu" else attend
         if fused_attention_is_right(self.config, self.device, self.dtype):
             chosen = partial(attend_fused, otherwise=chosen)
-        # Differs from torch: XLA has one matmul for each device.
-        return Kernels(attend=chosen, block=KeptBlock)
+        # Differs from torch: XLA has one matmul, and would round an embedding's gradient at every token.
+        return Kernels(attend=chosen, embedding=SummedEmbed, block=KeptBlock)
 
     def _model(self, weights: Arrays, graph: nnx.GraphDef[GPT] | None = None) -> GPT:
         """The module with these weights in the dtype of the computation."""

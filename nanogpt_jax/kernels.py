@@ -5,9 +5,11 @@ model = GPT(config, Kernels(attend=attend_in_chunks), rngs=rngs)
 
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from nanogpt.config import ModelConfig
 from nanogpt.randomness import normals
@@ -106,6 +108,45 @@ def _problem(query: jax.Array, key: jax.Array, value: jax.Array, tolerance: floa
         if (after[:, :, :t] != before[:, :, :t]).any():
             return "lets positions see later ones"
     return None
+
+
+class SummedEmbed(nnx.Embed):
+    """An embedding whose gradient is summed up in float32, for a few rows by a matmul.
+
+    XLA's own sums in the type of the computation, and on a GPU by atomic additions: they wait for each other
+    where many tokens share a row, and their order is another in every run.
+    """
+
+    # Differs from torch: its gradient is summed so.
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        return _look_up(self.num_embeddings, self.embedding[...], tokens)
+
+
+FEW_ROWS = 1024  # one-hot rows of as many columns are cheaper than the additions
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _look_up(V: int, embedding_VC: jax.Array, tokens: jax.Array) -> jax.Array:
+    # Differs from torch: its gradient is summed so.
+    return embedding_VC[tokens]
+
+
+def _look_up_forward(V: int, embedding_VC: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # Differs from torch: its gradient is summed so.
+    return embedding_VC[tokens], tokens
+
+
+def _look_up_backward(V: int, tokens: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
+    # Differs from torch: its gradient is summed so.
+    tokens_N, gradient_NC = tokens.reshape(-1), gradient.reshape(-1, gradient.shape[-1]).astype(jnp.float32)
+    if V <= FEW_ROWS:
+        total_VC = jax.nn.one_hot(tokens_N, V).T @ gradient_NC
+    else:
+        total_VC = jnp.zeros((V, gradient_NC.shape[1])).at[tokens_N].add(gradient_NC)
+    return total_VC.astype(gradient.dtype), None
+
+
+_look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 class KeptBlock(Block):

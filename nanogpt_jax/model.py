@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
 from nanogpt.config import ModelConfig
@@ -23,8 +22,8 @@ class GPT(nnx.Module):
 
     def __init__(self, config: ModelConfig, kernels: "Kernels | None" = None, *, rngs: nnx.Rngs) -> None:
         kernels = kernels or Kernels()
-        self.token_embedding = embedding(config.vocab_size, config.n_embd, rngs)
-        self.position_embedding = embedding(config.block_size, config.n_embd, rngs)
+        self.token_embedding = embedding(kernels, config.vocab_size, config.n_embd, rngs)
+        self.position_embedding = embedding(kernels, config.block_size, config.n_embd, rngs)
         self.blocks = nnx.List([kernels.block(config, kernels, rngs=rngs) for _ in range(config.n_layer)])
         self.final_norm = layer_norm(config, rngs)
         if not config.tie_weights:
@@ -176,19 +175,23 @@ class Kernels:
     """The parts that a backend may exchange for faster ones (kernels.py); the defaults are the definition."""
 
     attend: Callable[..., jax.Array] = attend
+    embedding: type[nnx.Embed] = nnx.Embed
     linear: type[nnx.Linear] = nnx.Linear
     block: type[Block] = Block
 
 
 def token_losses(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
     """Cross-entropy of each target in nats, in float32: `[B, T]`."""
-    # Differs from torch: its cross entropy takes flat rows and classes only.
-    return optax.softmax_cross_entropy_with_integer_labels(logits_BTV.astype(jnp.float32), targets_BT)
+    # Differs from torch: written out, the loss has a gradient that XLA computes in one pass over the logits.
+    # optax picks the target's logit by its index, whose gradient is two more passes.
+    logits_BTV = logits_BTV.astype(jnp.float32)
+    is_target_BTV = jnp.arange(logits_BTV.shape[-1]) == targets_BT[..., None]
+    return jax.nn.logsumexp(logits_BTV, axis=-1) - jnp.where(is_target_BTV, logits_BTV, 0).sum(axis=-1)
 
 
-def embedding(rows: int, n_embd: int, rngs: nnx.Rngs) -> nnx.Embed:
+def embedding(kernels: "Kernels", rows: int, n_embd: int, rngs: nnx.Rngs) -> nnx.Embed:
     # Differs from torch: an initializer is an argument here, and torch fills the weights afterwards.
-    layer = nnx.Embed(rows, n_embd, embedding_init=nnx.initializers.normal(0.02), rngs=rngs)
+    layer = kernels.embedding(rows, n_embd, embedding_init=nnx.initializers.normal(0.02), rngs=rngs)
     # Flax's own dtype is float32, to which it would promote bfloat16 weights and all that follows.
     layer.dtype = None
     return layer

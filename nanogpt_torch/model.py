@@ -24,8 +24,8 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig, kernels: "Kernels | None" = None) -> None:
         super().__init__()
         kernels = kernels or Kernels()
-        self.token_embedding = embedding(config.vocab_size, config.n_embd)
-        self.position_embedding = embedding(config.block_size, config.n_embd)
+        self.token_embedding = embedding(kernels, config.vocab_size, config.n_embd)
+        self.position_embedding = embedding(kernels, config.block_size, config.n_embd)
         self.blocks = nn.ModuleList([kernels.block(config, kernels) for _ in range(config.n_layer)])
         self.final_norm = layer_norm(config)
         if not config.tie_weights:
@@ -176,6 +176,7 @@ class Kernels:
     """The parts that a backend may exchange for faster ones (kernels.py); the defaults are the definition."""
 
     attend: Callable[..., Tensor] = attend
+    embedding: type[nn.Embedding] = nn.Embedding
     linear: type[nn.Linear] = nn.Linear
     block: type[Block] = Block
 
@@ -187,9 +188,9 @@ def token_losses(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     return flat.view_as(targets_BT)
 
 
-def embedding(rows: int, n_embd: int) -> nn.Embedding:
+def embedding(kernels: "Kernels", rows: int, n_embd: int) -> nn.Embedding:
     # Differs from jax: weights are filled after the layer is made.
-    layer = nn.Embedding(rows, n_embd)
+    layer = kernels.embedding(rows, n_embd)
     normal_(layer.weight, std=0.02)
     return layer
 

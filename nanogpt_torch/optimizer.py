@@ -26,7 +26,10 @@ class Optimizer:
         vectors = [p for p in others if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": config.weight_decay}]
         groups += [{"params": vectors, "weight_decay": 0.0}] if vectors else []
-        self.adamw = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=1e-8, fused=True)
+        # CUDA's fused kernel takes 1 - beta2 in float32, which makes the second moment too small by 1e-6.
+        is_fused = all(p.device.type == "cpu" for p in parameters.values())
+        betas = (config.beta1, config.beta2)
+        self.adamw = torch.optim.AdamW(groups, betas=betas, eps=1e-8, fused=is_fused)
 
     def load(self, step: int, first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
         """Replace the moments by the given ones."""
@@ -35,8 +38,11 @@ class Optimizer:
             if name in self.of_muon:
                 self.momentum[name] = first[name]
             else:
-                count = torch.tensor(float(step), device=parameter.device)
-                state = {"step": count, "exp_avg": first[name], "exp_avg_sq": second[name]}
+                state = {
+                    "step": torch.tensor(float(step)),
+                    "exp_avg": first[name],
+                    "exp_avg_sq": second[name],
+                }
                 self.adamw.state[parameter] = state
 
     def moments(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

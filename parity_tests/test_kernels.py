@@ -20,7 +20,7 @@ import nanogpt_torch.dropout
 import nanogpt_torch.kernels
 import nanogpt_torch.model
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.randomness import dropout_keys, normals
+from nanogpt.randomness import dropout_keys, normals, random_bits
 from parity_tests.report import Report, relative_error
 from parity_tests.test_model import CONFIGS
 from parity_tests.twins import Twins, random_tokens
@@ -190,6 +190,38 @@ def test_cudnns_attention_is_the_plain_one_or_not_chosen(
             forward_and_backward("jax", a, 40, rate=0.0) for a in (attend, nanogpt_jax.model.attend)
         )
         compare(report, "jax, fused", actual, expected)
+
+
+@pytest.mark.parametrize("rows", [1, 31, nanogpt_jax.kernels.FEW_ROWS, nanogpt_jax.kernels.FEW_ROWS + 1])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_embeddings_gradient_is_summed_in_float32(rows: int, dtype: str) -> None:
+    """It is the sum rounded once, where many tokens share a row and where some row has none."""
+    tokens_BT = (random_bits(1, "tokens", 0, 4000) ** 2 % rows % 7).astype(np.int32).reshape(4, 1000)
+    embedding_VC, gradient_BTC = (
+        jnp.asarray(normals(1, name, 0, math.prod(shape)), dtype).reshape(shape)
+        for name, shape in (("embedding", (rows, 5)), ("gradient", (4, 1000, 5)))
+    )
+    expected_VC = np.zeros((rows, 5))
+    np.add.at(expected_VC, tokens_BT, np.asarray(gradient_BTC, np.float64))
+
+    def gradient(kind: type[nnx.Embed]) -> jax.Array:
+        kernels = nanogpt_jax.model.Kernels(embedding=kind)
+        graph, _ = nnx.split(nanogpt_jax.model.embedding(kernels, rows, 5, nnx.Rngs(0)))
+
+        def act(embedding_VC: jax.Array) -> jax.Array:
+            weights = nnx.from_flat_state([(("embedding",), nnx.Param(embedding_VC))])
+            return nnx.merge(graph, weights)(tokens_BT)
+
+        found_BTC, pull_back = jax.vjp(act, embedding_VC)
+        np.testing.assert_array_equal(found_BTC, embedding_VC[tokens_BT])
+        return pull_back(gradient_BTC)[0]
+
+    found_VC = gradient(nanogpt_jax.kernels.SummedEmbed)
+    assert found_VC.dtype == dtype
+    tolerance = {"float32": 1e-6, "bfloat16": 2**-8}[dtype]
+    assert relative_error(found_VC, expected_VC) < tolerance
+    if dtype == "bfloat16":
+        assert relative_error(gradient(nnx.Embed), expected_VC) > 4 * tolerance
 
 
 def test_a_kept_block_is_its_block() -> None:

@@ -27,7 +27,7 @@ from nanogpt.presets import PRESETS
 from nanogpt.sampling import SamplingPolicy
 from nanogpt.state import TrainingState
 from nanogpt_jax.backend import Backend
-from nanogpt_jax.kernels import KeptBlock, attend_fused
+from nanogpt_jax.kernels import KeptBlock, SummedEmbed, attend_fused
 from nanogpt_jax.model import Kernels, attend
 
 
@@ -87,7 +87,7 @@ class DescribedBackend(Backend):
         training = TrainingConfig(batch_size=case.batch_size, optimizer=case.optimizer)
         # The choice of a backend whose self-test finds cuDNN's attention right.
         fused = partial(attend_fused, otherwise=attend) if case.dtype == "bfloat16" else attend
-        kernels = Kernels(attend=fused, block=KeptBlock)
+        kernels = Kernels(attend=fused, embedding=SummedEmbed, block=KeptBlock)
         state = TrainingState.initial(case.model, 0)
         super().__init__(case.model, training, state, device="cuda", dtype=case.dtype, kernels=kernels)
 
