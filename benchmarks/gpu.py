@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,20 +43,35 @@ class Gpu:
     """Time limit: what has not ended by then is stopped or left out."""
     only: str = ""
     """Run the items whose names this regular expression finds."""
+    predicted: Path | None = None
+    """What `python -m benchmarks.cuda --json` wrote, to show its least times and its kernels beside ours."""
     nanogpt: Path | None = None
     """A clone of karpathy/nanoGPT, to be measured beside ours."""
     item: str | None = None
     """Run this item alone, in this process: say that it is ready, wait for a line, print its figures."""
 
 
+# Items, and the programs of benchmarks/cuda that they run.
+PROGRAMS = {
+    **{f"default step, jax, {dtype}": f"training step, {dtype}" for dtype in ("float32", "tf32", "bfloat16")},
+    **{f"GPT-2 124M, jax, batch {B}": f"training step, GPT-2 124M, batch {B}" for B in (16, 32)},
+    "reference step at batch 64, jax, bfloat16": "training step, reference",
+}
+
+
 class Results:
     """The figures so far: each item's are printed and written as soon as they are there."""
 
-    def __init__(self, console: Console, file: Path | None) -> None:
+    def __init__(self, console: Console, file: Path | None, predicted: Path | None) -> None:
         self.figures: dict[str, Figures] = {}
         self._console, self._file = console, file
+        self._predicted: dict[str, Figures] = {}
+        if predicted:
+            self._predicted = json.loads(predicted.read_text(encoding="utf-8"))
 
     def add(self, name: str, figures: Figures) -> None:
+        if program := self._predicted.get(PROGRAMS.get(name, "")):
+            figures |= {"at least, ms": 1e3 * program["roofline seconds"], "predicted": program["kernels"]}
         self.figures[name] = figures
         self._console.print(name, figures, markup=False)
         if self._file:
@@ -64,7 +79,17 @@ class Results:
 
     def table(self) -> Table:
         """The figures that most items have."""
-        columns = ("ms a step", "busy ms", "kernels", "tokens/s", "MFU", "memory, GB", "ready after, s")
+        columns = [
+            "ms a step",
+            "at least, ms",
+            "busy ms",
+            "kernels",
+            "predicted",
+            "tokens/s",
+            "MFU",
+            "memory, GB",
+            "ready after, s",
+        ]
         table = Table("", *columns)
         for name, figures in self.figures.items():
             if any(column in figures for column in columns):
@@ -76,6 +101,8 @@ class Results:
 
 class Doctor:
     """The parity suite on this device, in the background; without a GPU, on the CPU."""
+
+    name = "parity"
 
     def __init__(self) -> None:
         flags = ["--device=cuda"] if has_gpu() else []
@@ -108,7 +135,7 @@ class Doctor:
         return {"exit code": self._process.poll(), "failures": errors[:40], "table": lines[first:]}
 
 
-def measure_wave(names: list[str], doctor: Doctor, end: float, results: Results) -> None:
+def measure_wave(names: list[str], doctor: Doctor | None, end: float, results: Results) -> None:
     """Prepare all items at once; measure them one by one."""
     all_ready, turn = threading.Barrier(len(names)), threading.Lock()
 
@@ -131,7 +158,7 @@ def measure_wave(names: list[str], doctor: Doctor, end: float, results: Results)
             process.stdout.readline()
             ready = time.monotonic() - begun
             all_ready.wait()
-            with turn, doctor.standing_still():
+            with turn, doctor.standing_still() if doctor else nullcontext():
                 output, _ = process.communicate("go\n")
                 timer.cancel()
                 errors.seek(0)
@@ -157,13 +184,15 @@ def main() -> None:
         print(json.dumps(measure()))
         return
     console = Console(width=150)
-    results = Results(console, gpu.json)
+    results = Results(console, gpu.json, gpu.predicted)
+    console.print("An item that fails shows the end of its errors. Run it again alone: --only 'its name'.")
     end = time.monotonic() + gpu.seconds
-    doctor = Doctor()
+    doctor = Doctor() if re.search(gpu.only, Doctor.name) else None
     for wave in waves():
         if names := [name for name in wave if re.search(gpu.only, name)]:
             measure_wave(names, doctor, end, results)
-    results.add("parity", doctor.figures(end))
+    if doctor:
+        results.add(doctor.name, doctor.figures(end))
     console.print(results.table())
 
 

@@ -1,12 +1,30 @@
-"""The size of a micro-batch: on a CPU, one whose activations stay near the caches."""
+"""The size of a micro-batch: on a CPU, its activations stay near the caches; elsewhere, they fit."""
+
+import math
+
+from nanogpt.config import ModelConfig
+from nanogpt.weights import count_parameters
 
 
-def micro_batch_rows(batch_size: int, block_size: int, device: str, tokens: int) -> int:
-    """Rows of a micro-batch on a CPU: the largest divisor of the batch with at most `tokens` tokens, or 1.
+def micro_batch_rows(batch_size: int, block_size: int, tokens: float) -> int:
+    """Rows of a micro-batch: the largest divisor of the batch with at most `tokens` tokens, or 1."""
+    most = min(batch_size, max(1, tokens // block_size))
+    return max(rows for rows in range(1, int(most) + 1) if batch_size % rows == 0)
 
-    On any other device a micro-batch is the whole batch.
+
+def tokens_that_fit(config: ModelConfig, itemsize: int, memory: int | None) -> float:
+    """Tokens that a device of `memory` bytes can train on at once, by an estimate that is on the safe side.
+
+    `itemsize` is the bytes of an activation. Any number fits into a memory of unknown size.
     """
-    if device != "cpu":
-        return batch_size
-    most = max(1, tokens // block_size)
-    return max(rows for rows in range(1, min(batch_size, most) + 1) if batch_size % rows == 0)
+    if memory is None:
+        return math.inf
+    # Weights, two moments and a gradient in float32, and weights in the type of the computation.
+    state = (16 + itemsize) * count_parameters(config)
+    # Activations that the backward pass needs, then the logits and what the loss makes of them. Compiled for
+    # an H100, 20 L C and 1 V are needed; eager torch held 20 L C and 5 V there.
+    L, H, T = config.n_layer, config.n_head, config.block_size
+    values = 22 * L * config.n_embd + 6 * config.vocab_size
+    if config.attention_dropout or itemsize == 4:  # no fused kernel: scores, weights and mask
+        values += 3 * L * H * T
+    return max(0.0, 0.9 * memory - state) / (itemsize * values)

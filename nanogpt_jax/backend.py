@@ -15,7 +15,7 @@ from flax import nnx
 from nanogpt.backend import MAX_STEPS_PER_CALL
 from nanogpt.choice import find_device
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.micro_batches import micro_batch_rows
+from nanogpt.micro_batches import micro_batch_rows, tokens_that_fit
 from nanogpt.muon import is_moved_by_muon
 from nanogpt.sampling import TOKENS_PER_BLOCK, SamplingPolicy, token_blocks
 from nanogpt.state import TrainingState
@@ -190,6 +190,14 @@ class Backend:
         logits_BTV = self._model(weights, self._training_graph)(tokens_BT1[:, :-1], keys_B2)
         return token_losses(logits_BTV, tokens_BT1[:, 1:])
 
+    def _tokens_at_once(self) -> float:
+        """Tokens of a micro-batch."""
+        # Differs from torch: fewer tokens are best on a CPU, and a device tells its memory.
+        if self.device == "cpu":
+            return 1024
+        memory = (self._device.memory_stats() or {}).get("bytes_limit")
+        return tokens_that_fit(self.config, self.dtype.itemsize, memory)
+
     def _train_steps(
         self,
         weights: Arrays,
@@ -219,7 +227,7 @@ class Backend:
         """Mean loss and its gradients, summed over micro-batches: activations stay small."""
         # Differs from torch: a scan inside the program sums up the gradients, which are values.
         B, T1 = tokens_BT1.shape
-        rows = micro_batch_rows(B, T1 - 1, self.device, tokens=1024)
+        rows = micro_batch_rows(B, T1 - 1, self._tokens_at_once())
         mean_loss = jax.value_and_grad(lambda *args: self._token_losses(*args).mean() * (rows / B))
 
         def add(total: Sum, micro_batch: tuple[jax.Array, ...]) -> tuple[Sum, None]:

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from nanogpt.choice import find_device
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.micro_batches import micro_batch_rows
+from nanogpt.micro_batches import micro_batch_rows, tokens_that_fit
 from nanogpt.sampling import SamplingPolicy, token_blocks
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
@@ -188,12 +188,24 @@ class Backend:
         logits_BTV = self._logits(tokens_BT1[:, :-1], keys_B2)
         return token_losses(logits_BTV, tokens_BT1[:, 1:])
 
+    def _tokens_at_once(self) -> float:
+        """Tokens of a micro-batch."""
+        # Differs from jax: on a CPU a compiled block holds less in memory, and has some cost for each call;
+        # each kind of device has a function that tells its memory.
+        if self.device == "cpu":
+            return 4096 if self._compiled else 2048
+        ask = {
+            "cuda": lambda: torch.cuda.get_device_properties().total_memory,
+            "mps": torch.mps.recommended_max_memory,
+        }
+        memory = ask[self.device]() if self.device in ask else None
+        return tokens_that_fit(self.config, self.dtype.itemsize, memory)
+
     def _loss_and_gradients(self, tokens_BT1: Tensor, keys_B2: Tensor) -> Tensor:
         """Mean loss; its gradients, summed over micro-batches, are left in the parameters."""
         # Differs from jax: backward() adds to the parameters' gradients.
         B, T1 = tokens_BT1.shape
-        # A compiled block holds less in memory, and has some cost for each call.
-        rows = micro_batch_rows(B, T1 - 1, self.device, tokens=4096 if self._compiled else 2048)
+        rows = micro_batch_rows(B, T1 - 1, self._tokens_at_once())
         self._module.zero_grad()
         total = torch.zeros((), device=self.device)
         for micro_batch in zip(tokens_BT1.split(rows), keys_B2.split(rows), strict=True):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from benchmarks.cuda.cards import CARDS
 from benchmarks.cuda.programs import Case, DescribedBackend, DescribedJax, generation, tokens, train, write
+from benchmarks.gpu_items import GPT2
 from nanogpt.config import ModelConfig
 from nanogpt_jax.backend import Backend
 
@@ -29,6 +30,8 @@ CASES = [
     Case(("evaluation",), evaluate, model=SHALLOW),
     replace(generation(2), model=SHALLOW),
 ]
+# Its whole batch needs 32 GB.
+TOO_LARGE = [Case(("GPT-2 at batch 64",), train, "bfloat16", 64, GPT2, "adamw")]
 # So small that the machine code of all its kernels can be read too.
 SMALL = replace(SHALLOW, block_size=32, n_layer=1, n_embd=64)
 TINY = [Case((f"tiny step, {dtype}",), train, dtype, 4, SMALL) for dtype in ("float32", "tf32", "bfloat16")]
@@ -57,6 +60,7 @@ class NoDonation(DescribedBackend):
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     write(folder, CARDS["h100"], TINY if "tiny" in sys.argv else CASES)
+    write(folder, CARDS["rtx4090"], [] if "tiny" in sys.argv else TOO_LARGE)
     for kind in () if "tiny" in sys.argv else (Float64, NoDonation):
         wrong = Case((kind.__name__,), train, model=replace(ATTENTION_DROPOUT, n_layer=1), optimizer="adamw")
         write(folder, CARDS["h100"], [wrong], kind)

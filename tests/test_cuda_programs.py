@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock
 
 from benchmarks.cuda.__main__ import main
+from benchmarks.cuda.cards import CARDS
 from benchmarks.cuda.environment import run_python
 from benchmarks.cuda.hlo import Array, Program
 from benchmarks.cuda.kernels import kernels_of, step_of
@@ -174,6 +175,12 @@ def test_a_whole_step_stays_within_its_bounds(compiled: Path) -> None:
     assert len(step) < 1.2 * 500
     assert sum(kernel.read + kernel.written for kernel in step) < 1.2 * 3.93e9
     assert facts(compiled, "whole step")["temporaries"] < 1.2 * 336e6
+
+
+def test_a_batch_too_large_for_a_card_is_trained_in_micro_batches(compiled: Path) -> None:
+    """On 24 GiB, of which the batch's temporaries alone would need 32."""
+    needed = facts(compiled, "GPT-2 at batch 64")
+    assert needed["temporaries"] + needed["aliased"] < 0.9 * CARDS["rtx4090"].memory
 
 
 @pytest.mark.parametrize(("name", "kernels"), [(TOKENS[0], 46), (TOKENS[1], 40)])

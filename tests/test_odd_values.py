@@ -149,9 +149,11 @@ def test_an_attention_beyond_the_machine_is_refused(
 
 
 def test_a_huge_batch_has_micro_batches_at_once() -> None:
-    assert micro_batch_rows(10**15, 256, "cpu", 2048) == 8
-    assert micro_batch_rows(7**18, 256, "cpu", 2048) == 7
-    assert micro_batch_rows(6, 8, "cpu", 2048) == 6
+    assert micro_batch_rows(10**15, 256, 2048) == 8
+    assert micro_batch_rows(7**18, 256, 2048) == 7
+    assert micro_batch_rows(6, 8, 2048) == 6
+    assert micro_batch_rows(6, 8, math.inf) == 6
+    assert micro_batch_rows(6, 8, 0) == 1
 
 
 @pytest.mark.parametrize(

@@ -17,18 +17,20 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from benchmarks.cuda.cards import CARDS, Card
 from benchmarks.gpu_items import GPT2
 from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.micro_batches import tokens_that_fit
 from nanogpt.presets import PRESETS
 from nanogpt.sampling import SamplingPolicy
 from nanogpt.state import TrainingState
 from nanogpt_jax.backend import Backend
 from nanogpt_jax.kernels import KeptBlock, SummedEmbed, attend_fused
-from nanogpt_jax.model import Kernels, attend
+from nanogpt_jax.model import Block, Kernels, attend
 
 
 class DescribedJax:
@@ -83,11 +85,11 @@ class DescribedBackend(Backend):
     compiler = DescribedJax
 
     def __init__(self, card: Card, case: "Case") -> None:
-        self._jax = self.compiler(card)
+        self._jax, self._card = self.compiler(card), card
         training = TrainingConfig(batch_size=case.batch_size, optimizer=case.optimizer)
         # The choice of a backend whose self-test finds cuDNN's attention right.
         fused = partial(attend_fused, otherwise=attend) if case.dtype == "bfloat16" else attend
-        kernels = Kernels(attend=fused, embedding=SummedEmbed, block=KeptBlock)
+        kernels = Kernels(attend=fused, embedding=SummedEmbed, block=case.block)
         state = TrainingState.initial(case.model, 0)
         super().__init__(case.model, training, state, device="cuda", dtype=case.dtype, kernels=kernels)
 
@@ -95,9 +97,19 @@ class DescribedBackend(Backend):
     def devices() -> list[str]:
         return ["cuda"]
 
+    def _tokens_at_once(self) -> float:
+        # A described card does not tell its memory.
+        return tokens_that_fit(self.config, self.dtype.itemsize, self._card.memory)
+
     @property
     def programs(self) -> list[dict[str, Any]]:
         return self._jax.programs
+
+
+class Recomputed(KeptBlock):
+    """A block that the backward pass computes again, so that the forward pass keeps its input alone."""
+
+    __call__ = nnx.remat(KeptBlock.__call__)
 
 
 def zeros(described: Any) -> np.ndarray:
@@ -132,6 +144,7 @@ class Case:
     batch_size: int = 64
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: Any = "muon"
+    block: type[Block] = KeptBlock
 
 
 def generation(B: int) -> Case:
@@ -140,9 +153,15 @@ def generation(B: int) -> Case:
 
 
 CASES = [
-    *(Case((f"training step, {dtype}",), train, dtype) for dtype in ("float32", "tf32", "bfloat16")),
+    *(Case((f"training step, {dtype}",), train, dtype, 32) for dtype in ("float32", "tf32", "bfloat16")),
     Case(("training step, reference",), train, model=PRESETS["reference"].model, optimizer="adamw"),
-    Case(("training step, GPT-2 124M",), train, batch_size=32, model=GPT2, optimizer="adamw"),
+    *(
+        Case((f"training step, GPT-2 124M, batch {B}",), train, "bfloat16", B, GPT2, "adamw")
+        for B in (16, 32)
+    ),
+    Case(
+        ("training step, GPT-2 124M, batch 32, recomputed",), train, "bfloat16", 32, GPT2, "adamw", Recomputed
+    ),
     Case(("gradients",), gradients),
     Case(("evaluation",), lambda backend, B: backend.losses(tokens(backend, B, 1))),
     Case(("logits",), lambda backend, B: backend.logits(tokens(backend, B))),
