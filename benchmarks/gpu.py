@@ -2,8 +2,8 @@
 
 Each item runs in a process of its own, so that an item that fails or hangs does not stop the others
 (gpu_items.py). The items of a wave compile and warm up side by side, for that is the CPU's work; then they
-measure one after another, while the others wait. The doctor runs all the while, and stands still whenever an
-item measures. The figures are written to disk after each item. Without a GPU the items run at toy size on
+measure one after another, while the others wait. The parity suite runs all the while, and stands still
+whenever an item measures. The figures are written to disk after each item. Without a GPU the items run at toy size on
 the CPU, which tests the command and measures nothing.
 """
 
@@ -79,17 +79,8 @@ class Results:
 
     def table(self) -> Table:
         """The figures that most items have."""
-        columns = [
-            "ms a step",
-            "at least, ms",
-            "busy ms",
-            "kernels",
-            "predicted",
-            "tokens/s",
-            "MFU",
-            "memory, GB",
-            "ready after, s",
-        ]
+        times = ["ms a step", "at least, ms", "busy ms", "ready after, s"]
+        columns = [*times, "kernels", "predicted", "tokens/s", "MFU", "memory, GB"]
         table = Table("", *columns)
         for name, figures in self.figures.items():
             if any(column in figures for column in columns):
@@ -99,35 +90,44 @@ class Results:
         return table
 
 
-class Doctor:
-    """The parity suite on this device, in the background; without a GPU, on the CPU."""
+class ParitySuite:
+    """The doctor's tests on this device, in the background; without a GPU, on the CPU."""
 
     name = "parity"
 
     def __init__(self) -> None:
-        flags = ["--device=cuda"] if has_gpu() else []
+        device, workers = ("cuda", 6) if has_gpu() else ("cpu", 1)
+        left_out = "not slow and not repository and not thorough"
+        command = [sys.executable, "-m", "pytest", "parity_tests", "-q", f"-n{workers}", "-m", left_out]
         self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "parity_tests", *flags],
+            [*command, f"--device={device}", "--dist=worksteal", "-Wdefault"],
             cwd=ROOT,
             env=os.environ | SHARED_MEMORY,
             stdout=self._output,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, number)  # pytest and its workers
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
-        self._process.send_signal(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
         yield
-        self._process.send_signal(signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def figures(self, end: float) -> Figures:
-        """Its exit code, table, verdict and failures, if it ends in time."""
+        """Its exit code, table and failures; those so far if it does not end in time."""
         try:
             self._process.wait(max(0.0, end - time.monotonic()))
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._signal(signal.SIGINT)  # so that pytest prints what it has
+            time.sleep(5)
+        self._signal(signal.SIGKILL)
         self._output.seek(0)
         lines = self._output.read().splitlines()
         first = next((i for i, line in enumerate(lines) if line.startswith("largest error of")), -20)
@@ -135,7 +135,7 @@ class Doctor:
         return {"exit code": self._process.poll(), "failures": errors[:40], "table": lines[first:]}
 
 
-def measure_wave(names: list[str], doctor: Doctor | None, end: float, results: Results) -> None:
+def measure_wave(names: list[str], parity: ParitySuite | None, end: float, results: Results) -> None:
     """Prepare all items at once; measure them one by one."""
     all_ready, turn = threading.Barrier(len(names)), threading.Lock()
 
@@ -158,7 +158,7 @@ def measure_wave(names: list[str], doctor: Doctor | None, end: float, results: R
             process.stdout.readline()
             ready = time.monotonic() - begun
             all_ready.wait()
-            with turn, doctor.standing_still() if doctor else nullcontext():
+            with turn, parity.standing_still() if parity else nullcontext():
                 output, _ = process.communicate("go\n")
                 timer.cancel()
                 errors.seek(0)
@@ -187,12 +187,12 @@ def main() -> None:
     results = Results(console, gpu.json, gpu.predicted)
     console.print("An item that fails shows the end of its errors. Run it again alone: --only 'its name'.")
     end = time.monotonic() + gpu.seconds
-    doctor = Doctor() if re.search(gpu.only, Doctor.name) else None
+    parity = ParitySuite() if re.search(gpu.only, ParitySuite.name) else None
     for wave in waves():
         if names := [name for name in wave if re.search(gpu.only, name)]:
-            measure_wave(names, doctor, end, results)
-    if doctor:
-        results.add(doctor.name, doctor.figures(end))
+            measure_wave(names, parity, end, results)
+    if parity:
+        results.add(parity.name, parity.figures(end))
     console.print(results.table())
 
 
