@@ -3,8 +3,8 @@
 Each item runs in a process of its own, so that an item that fails or hangs does not stop the others
 (gpu_items.py). The items of a wave compile and warm up side by side, for that is the CPU's work; then they
 measure one after another, while the others wait. The parity suite runs all the while, and stands still
-whenever an item measures. The figures are written to disk after each item. Without a GPU the items run at toy size on
-the CPU, which tests the command and measures nothing.
+whenever an item measures. The figures are written to disk after each item. Without a GPU the items run at
+toy size on the CPU, which tests the command and measures nothing.
 """
 
 import json

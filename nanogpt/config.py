@@ -68,7 +68,7 @@ class TrainingConfig:
     """Steps of linear warm-up."""
     schedule: Literal["linear", "cosine"] = "linear"
     """The way of the rate from its peak to min_lr."""
-    weight_decay: float = 0.1
+    weight_decay: float = 0.3
     """Decay of matrices (not of biases and LayerNorms), scaled by the rate."""
     beta1: float = 0.9
     """AdamW's decay of the gradient's mean."""

@@ -8,8 +8,8 @@ from nanogpt.weights import count_parameters
 
 def micro_batch_rows(batch_size: int, block_size: int, tokens: float) -> int:
     """Rows of a micro-batch: the largest divisor of the batch with at most `tokens` tokens, or 1."""
-    most = min(batch_size, max(1, tokens // block_size))
-    return max(rows for rows in range(1, int(most) + 1) if batch_size % rows == 0)
+    most = int(max(1, min(batch_size, tokens / block_size)))
+    return max(rows for rows in range(1, most + 1) if batch_size % rows == 0)
 
 
 def tokens_that_fit(config: ModelConfig, itemsize: int, memory: int | None) -> float:

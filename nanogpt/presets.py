@@ -8,7 +8,7 @@ PRESETS: dict[str, Config] = {
     # Trains in a minute or two on two CPU cores.
     "quick": Config(
         ModelConfig(block_size=64, n_layer=2, dropout=0.0),
-        TrainingConfig(max_iters=700, batch_size=64, learning_rate=8e-3, eval_interval=350),
+        TrainingConfig(max_iters=700, batch_size=64, learning_rate=8e-3, weight_decay=0.1, eval_interval=350),
         RunConfig(preset="quick"),
     ),
     # The same model as nanoGPT would train it: AdamW for all weights, a cosine, dropout everywhere. Two cores
@@ -22,13 +22,16 @@ PRESETS: dict[str, Config] = {
             learning_rate=2e-3,
             min_lr=2e-4,
             schedule="cosine",
+            weight_decay=0.1,
         ),
         RunConfig(preset="reference"),
     ),
     # The simplest model: embeddings and a linear head, without attention.
     "bigram": Config(
         ModelConfig(block_size=8, n_layer=0, dropout=0.0),
-        TrainingConfig(max_iters=3_000, optimizer="adamw", learning_rate=1e-2, eval_interval=500),
+        TrainingConfig(
+            max_iters=3_000, optimizer="adamw", learning_rate=1e-2, weight_decay=0.1, eval_interval=500
+        ),
         RunConfig(preset="bigram"),
     ),
 }

@@ -1,5 +1,6 @@
 """Each machine gets the twin that suits it, and a card that lies idle is mentioned."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import nanogpt
 from nanogpt.choice import load_backend
 from nanogpt.config import ModelConfig
-from nanogpt.micro_batches import micro_batch_rows
+from nanogpt.micro_batches import micro_batch_rows, tokens_that_fit
 from nanogpt.text.tokenizer import CharTokenizer
 
 
@@ -56,20 +57,28 @@ def test_a_card_that_jax_cannot_use_gets_one_line(
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "block_size", "device", "rows"),
+    ("batch_size", "block_size", "tokens", "rows"),
     [
-        (64, 256, "cpu", 8),
-        (32, 64, "cpu", 32),
-        (7, 1024, "cpu", 1),
-        (12, 4096, "cpu", 1),
-        (64, 256, "cuda", 64),
+        *[(64, 256, 2048, 8), (32, 64, 2048, 32), (7, 1024, 2048, 1), (12, 4096, 2048, 1)],
+        *[(6, 8, math.inf, 6), (6, 8, 0, 1), (6, 8, 16.5, 2)],
+        *[(10**15, 256, 2048, 8), (7**18, 256, 2048, 7)],  # at once
     ],
 )
 def test_micro_batches_share_the_batch_out_evenly(
-    batch_size: int, block_size: int, device: str, rows: int
+    batch_size: int, block_size: int, tokens: float, rows: int
 ) -> None:
-    assert micro_batch_rows(batch_size, block_size, device, tokens=2048) == rows
+    assert micro_batch_rows(batch_size, block_size, tokens) == rows
     assert batch_size % rows == 0
+
+
+def test_what_fits_grows_with_the_memory_and_shrinks_with_the_model() -> None:
+    small, large = ModelConfig(), ModelConfig(50304, 1024, 12, 12, 768)
+    assert tokens_that_fit(large, 2, None) == math.inf
+    assert tokens_that_fit(large, 2, 10**9) == 0  # less than the training state
+    of_size = [tokens_that_fit(large, 2, gigabytes * 10**9) for gigabytes in (4, 8, 24, 80)]
+    assert sorted(set(of_size)) == of_size
+    assert tokens_that_fit(large, 4, 80 * 10**9) < of_size[-1] / 2
+    assert tokens_that_fit(small, 2, 80 * 10**9) > 10 * of_size[-1]
 
 
 def test_a_model_without_blocks_has_no_attention_to_show() -> None:

@@ -8,8 +8,8 @@ from tests.sources import imported
 
 # Each of these modules and rooms of nanogpt imports earlier ones alone.
 LAYERS = [
-    *("errors", "version", "randomness", "files", "micro_batches", "record"),
-    *("config", "presets", "muon", "weights", "metadata", "sampling", "state"),
+    *("errors", "version", "randomness", "files", "record"),
+    *("config", "presets", "muon", "weights", "micro_batches", "metadata", "sampling", "state"),
     *("backend", "choice", "memory", "checkpoint"),
     *("text", "language_model"),
     *("training", "report", "heads", "page", "huggingface"),

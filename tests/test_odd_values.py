@@ -25,7 +25,6 @@ from nanogpt.cli.visualize import visualize_main
 from nanogpt.config import Config, ModelConfig, TrainingConfig
 from nanogpt.errors import InputError
 from nanogpt.memory import machine_memory, require_memory_for, training_bytes
-from nanogpt.micro_batches import micro_batch_rows
 from nanogpt.presets import PRESETS
 from nanogpt.report.terminal import clock
 from nanogpt.sampling import MAX_TOKENS
@@ -146,14 +145,6 @@ def test_an_attention_beyond_the_machine_is_refused(
     monkeypatch.setattr(memory, "machine_memory", lambda: size - 1)
     with pytest.raises(InputError, match="the attention of 2 rows of 16 tokens needs at least"):
         model.attention(tokens_BT)
-
-
-def test_a_huge_batch_has_micro_batches_at_once() -> None:
-    assert micro_batch_rows(10**15, 256, 2048) == 8
-    assert micro_batch_rows(7**18, 256, 2048) == 7
-    assert micro_batch_rows(6, 8, 2048) == 6
-    assert micro_batch_rows(6, 8, math.inf) == 6
-    assert micro_batch_rows(6, 8, 0) == 1
 
 
 @pytest.mark.parametrize(
