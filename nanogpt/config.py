@@ -109,6 +109,8 @@ class RunConfig:
     """Named set of defaults: the best recipe, two minutes on two cores, AdamW alone, or the first step."""
     data: str = "auto"
     """auto, shakespeare, python (the standard library's source), or a text file or a folder of them."""
+    tokenizer: str = "char"
+    """char, bytes, bpe:8192 (learnt from the text; any size), or a tokenizer.json; a run keeps its first."""
     backend: Literal["auto", "jax", "torch"] = "auto"
     """auto takes torch on a Mac with MPS, else jax."""
     device: str = "auto"
@@ -122,6 +124,8 @@ class RunConfig:
         _typed(self)
         if not self.data:
             raise InputError("data '' names no text: take auto, shakespeare, python, a file or a folder")
+        if not self.tokenizer:
+            raise InputError("tokenizer '' names none: take char, bytes, bpe:8192 or a tokenizer.json")
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,12 @@ def _say_beginning(run: Run, backend: Backend, terminal: Terminal) -> None:
         f"({len(text):,} characters, {len(set(text))} different) with {backend.name} on {backend.device}, "
         f"from step {run.state.step:,} of {run.config.training.max_iters:,}, in {run.out_dir}"
     )
+    if run.tokenizer.vocabulary is None:
+        tokens = len(run.splits.train_N) + len(run.splits.validation_N)
+        terminal.say(
+            f"{tokens:,} tokens of a vocabulary of {run.config.model.vocab_size:,}: "
+            f"a loss of 1 is {tokens / len(text):.4f} nats a character"
+        )
     if len(run.splits.validation_N) > len(run.splits.validation_tokens()):
         terminal.say(f"Validation is on the first {EVALUATION_TOKENS:,} tokens of its split")
 

@@ -82,6 +82,11 @@ class Splits:
         return self.train_N[start : start + length]
 
 
+def training_text(corpus: Corpus) -> str:
+    """The first 90 % of the characters: what a vocabulary may be learnt from."""
+    return corpus.text[: int(0.9 * len(corpus.text))]
+
+
 def windows(tokens_N: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut a text into non-overlapping windows that predict each token but the first exactly once.
 

@@ -1,17 +1,20 @@
-"""Convert text to tokens and back, by character or with a `tokenizer.json`."""
+"""Convert text to tokens and back, by character or with a `tokenizer.json` (learnt by text/vocabulary.py)."""
 
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
 from nanogpt.errors import InputError, told_in_a_line
 from nanogpt.files import digests, read_small
 from nanogpt.metadata import Metadata
+
+CONTEXT = 16  # tokens that are decoded together with new ones: no character has so many
+UNREADABLE = "\ufffd"  # stands in a decoded text for bytes that are no character
 
 
 class Tokenizer(Protocol):
@@ -69,32 +72,39 @@ class FileTokenizer:
 
     vocabulary = None
 
-    def __init__(self, file: Path) -> None:
-        try:
-            import tokenizers
-        except ImportError:
-            raise InputError(
-                f'to read {file}, install tokenizers: pip install -c constraints.txt -e ".[huggingface]"'
-            ) from None
-        with _told_in_a_line(f"{file} can't be read"):
-            self._tokenizer = tokenizers.Tokenizer.from_buffer(read_small(file))
+    def __init__(self, file: Path, content: bytes | None = None) -> None:
+        """`content` is what is to be in the file, where it has not been written yet."""
+        tokenizers = tokenizers_library(f"to read {file}")
+        with told_even_panics(f"{file} can't be read"):
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(content or read_small(file))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.vocab_size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`, without special tokens around them: int32 `[T]`."""
-        with _told_in_a_line(f"the text {text[:40]!r} can't be encoded"):  # as with a lone surrogate
+        with told_even_panics(f"the text {text[:40]!r} can't be encoded"):  # as with a lone surrogate
             return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
     def decode(self, tokens_T: np.ndarray) -> str:
         """The text of tokens `[T]`, with special tokens. Tokens that only pad the vocabulary have no text."""
-        with _told_in_a_line("the tokens can't be decoded"):
+        with told_even_panics("the tokens can't be decoded"):
             return self._tokenizer.decode(np.asarray(tokens_T).tolist(), skip_special_tokens=False)
 
 
+def tokenizers_library(purpose: str) -> Any:
+    """Hugging Face's tokenizers. Raises InputError where it is not installed."""
+    try:
+        import tokenizers
+    except ImportError:
+        raise InputError(
+            f'{purpose}, install tokenizers: pip install -c constraints.txt -e ".[huggingface]"'
+        ) from None
+    return tokenizers
+
+
 @contextmanager
-def _told_in_a_line(what: str) -> Iterator[None]:
+def told_even_panics(what: str) -> Iterator[None]:
     """Like told_in_a_line, also for panics of the library tokenizers, which are no Exceptions."""
     with told_in_a_line(what):
         try:
@@ -146,18 +156,25 @@ def tokenizer_of(folder: Path, metadata: Metadata) -> Tokenizer:
 
 
 def decode_stream(tokenizer: Tokenizer, prompt_T: np.ndarray, blocks: Iterable[np.ndarray]) -> Iterator[str]:
-    """The text that each block of tokens `[n]` adds to a prompt.
+    """The text that each block of tokens `[n]` adds to a prompt, in time linear in the length of the text.
 
-    Every block decodes the whole text again, because the text of a token may depend on the tokens before it.
+    The text of a token may depend on those before it, so new tokens are decoded together with a few that were
+    told. Up to three are held back while they are the beginning of a character.
     """
-    tokens_N, told = prompt_T, len(tokenizer.decode(prompt_T))
+    context_T, new_N = prompt_T[-CONTEXT:], prompt_T[:0]
     for tokens_n in blocks:
-        tokens_N = np.append(tokens_N, tokens_n)
-        # A character is held back until all of its bytes are there.
-        text = tokenizer.decode(tokens_N).rstrip("\ufffd")
-        yield text[told:]
-        told = max(told, len(text))
-    if rest := tokenizer.decode(tokens_N)[told:]:
+        new_N = np.append(new_N, tokens_n)
+        told, text = tokenizer.decode(context_T), tokenizer.decode(np.append(context_T, new_N))
+        held = 0
+        while text.endswith(UNREADABLE) and held < 3 and held < len(new_N):
+            held += 1
+            text = tokenizer.decode(np.append(context_T, new_N[:-held]))
+        if text.endswith(UNREADABLE):  # no beginning of a character, but bytes that are none
+            held, text = 0, tokenizer.decode(np.append(context_T, new_N))
+        yield text[len(told) :]
+        context_T = np.append(context_T, new_N[: len(new_N) - held])[-CONTEXT:]
+        new_N = new_N[len(new_N) - held :]
+    if rest := tokenizer.decode(np.append(context_T, new_N))[len(tokenizer.decode(context_T)) :]:
         yield rest
 
 

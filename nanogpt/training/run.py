@@ -7,7 +7,7 @@ out/shakespeare/
     checkpoints/     what the next start goes on from (checkpoint.py)
     environment.json device and versions of the last start (report/markdown.py)
     report.md        all of this for a person, with loss.svg and samples.md (report/markdown.py)
-    tokenizer.json   of an imported model whose tokens are not characters (huggingface/)
+    tokenizer.json   where tokens are not characters (text/vocabulary.py)
 """
 
 import json
@@ -25,12 +25,14 @@ from nanogpt.files import digests, free_name, read_small, write_atomically
 from nanogpt.memory import require_memory_for
 from nanogpt.metadata import Metadata
 from nanogpt.state import TrainingState
-from nanogpt.text.corpus import Corpus, Splits, load_corpus
-from nanogpt.text.tokenizer import CharTokenizer, Tokenizer, tokenizer_of
+from nanogpt.text.corpus import Corpus, Splits, load_corpus, training_text
+from nanogpt.text.tokenizer import CharTokenizer, FileTokenizer, Tokenizer, tokenizer_of
+from nanogpt.text.vocabulary import tokenizer_json
 from nanogpt.training.lock import LOCK, locked
 from nanogpt.training.metrics import Metrics, evaluations, read_metrics
 
-DIGESTED = ("metrics.jsonl", "heads.jsonl", "tokenizer.json")
+TOKENIZER = "tokenizer.json"
+DIGESTED = ("metrics.jsonl", "heads.jsonl", TOKENIZER)
 
 
 @dataclass
@@ -98,7 +100,8 @@ def open_run(
         newest, damaged = _newest_good(out_dir / "checkpoints") if resume == "auto" else (None, {})
         if resume == "auto" and not newest:
             _refuse_to_begin_anew(out_dir)
-        tokenizer, vocab_size = _tokenizer(out_dir, corpus, newest[1] if newest else None)
+        content = None if newest else tokenizer_json(config.run.tokenizer, training_text(corpus))
+        tokenizer, vocab_size = _tokenizer(out_dir, corpus, newest[1] if newest else None, content)
         config = replace(
             config,
             model=replace(config.model, vocab_size=vocab_size),
@@ -127,6 +130,8 @@ def open_run(
             stack.enter_context(locked(out_dir))
         stack.enter_context(_undone_unless_saved(out_dir))
         write_atomically(out_dir / "config.json", json.dumps(asdict(config), indent=2) + "\n")
+        if content:
+            write_atomically(out_dir / TOKENIZER, content.decode())
         checkpoints = Checkpoints(out_dir / "checkpoints")
         stack.callback(checkpoints.close)
         yield Run(
@@ -160,13 +165,15 @@ def saved_config(out_dir: Path) -> Config | None:
         ) from None
 
 
-def _tokenizer(out_dir: Path, corpus: Corpus, saved: Metadata | None) -> tuple[Tokenizer, int]:
-    """The run's own tokenizer (an imported one may know more than the text has), or the text's; and V."""
+def _tokenizer(
+    out_dir: Path, corpus: Corpus, saved: Metadata | None, content: bytes | None
+) -> tuple[Tokenizer, int]:
+    """The tokenizer of a run, which may know more than the text has, or that of a new one; and V."""
     if saved:
         vocab_size = saved.config.model.vocab_size
         return tokenizer_of(out_dir, saved), vocab_size
-    tokenizer = CharTokenizer.from_text(corpus.text)
-    return tokenizer, tokenizer.vocab_size
+    new = FileTokenizer(out_dir / TOKENIZER, content) if content else CharTokenizer.from_text(corpus.text)
+    return new, new.vocab_size
 
 
 def _newest_good(directory: Path) -> tuple[tuple[TrainingState, Metadata] | None, dict[int, InputError]]:
@@ -202,6 +209,8 @@ def _changes(
     """The settings that change within the run. Raises InputError for those that would make it another run."""
     old, fingerprint = saved.config, corpus.fingerprint
     refused = fixed_differences(old.model, config.model)
+    if config.run.tokenizer != old.run.tokenizer:
+        refused.append(f"tokenizer: {old.run.tokenizer} -> {config.run.tokenizer}")
     if config.training.optimizer == "adamw" and state.second_moment.keys() != state.weights.keys():
         refused.append("optimizer: muon -> adamw, whose second moments Muon does not keep")
     refused += [
