@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from nanogpt.errors import InputError
 
-Preset = Literal["shakespeare", "quick", "reference", "bigram"]
+Preset = Literal["shakespeare", "quick", "reference", "bigram", "finetune"]
 MAX_LAYERS = 10_000
 MAX_FLOAT = 1e38  # float32 ends at 3.4e38
 
@@ -106,7 +106,9 @@ class RunConfig:
     """The data, the backend and the device of a run."""
 
     preset: Preset = "shakespeare"
-    """Named set of defaults: the best recipe, two minutes on two cores, AdamW alone, or the first step."""
+    """Defaults: the best recipe, two minutes on two cores, AdamW alone, a first step, or for --init_from."""
+    init_from: str = ""
+    """A run, or a GPT-2 folder of transformers: a new run begins with its weights and its tokenizer."""
     data: str = "auto"
     """auto, shakespeare, python (the standard library's source), or a text file or a folder of them."""
     tokenizer: str = "char"

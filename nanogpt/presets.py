@@ -34,4 +34,18 @@ PRESETS: dict[str, Config] = {
         ),
         RunConfig(preset="bigram"),
     ),
+    # For weights that --init_from brings, whose model it keeps: few small steps, at a constant rate.
+    "finetune": Config(
+        training=TrainingConfig(
+            max_iters=200,
+            optimizer="adamw",
+            batch_size=8,
+            learning_rate=1e-4,
+            min_lr=1e-4,
+            warmup_iters=0,
+            weight_decay=0.1,
+            eval_interval=50,
+        ),
+        run=RunConfig(preset="finetune"),
+    ),
 }

@@ -5,15 +5,17 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from nanogpt.backend import Backend
 from nanogpt.choice import find_device, load_backend
-from nanogpt.config import Config, Preset, configured
+from nanogpt.config import Config, ModelConfig, Preset, configured
 from nanogpt.errors import InputError, first_line
 from nanogpt.files import read_small
 from nanogpt.heads.log import HeadLog
+from nanogpt.huggingface import model_of_folder, read_folder
 from nanogpt.language_model import LanguageModel, load
 from nanogpt.presets import PRESETS
 from nanogpt.report.markdown import Report
@@ -21,6 +23,7 @@ from nanogpt.report.notebook import LiveCurve
 from nanogpt.report.tensorboard import EventLog
 from nanogpt.report.terminal import Terminal, in_notebook
 from nanogpt.report.wandb import WandbLog
+from nanogpt.source import Source, source_of_run
 from nanogpt.text.corpus import EVALUATION_TOKENS
 from nanogpt.training.log import Follower, forgiving
 from nanogpt.training.loop import Training
@@ -37,6 +40,7 @@ def train(
     out_dir: Path | str | None = None,
     *,
     preset: Preset | None = None,
+    init_from: Path | str | None = None,
     config: Path | str | None = None,
     resume: Resume = "auto",
     log: LogName = "none",
@@ -51,7 +55,7 @@ def train(
     file of settings. It handles no signals: an interrupt raises KeyboardInterrupt, and the same call goes on
     from the newest checkpoint. Raises InputError where `train.py` would end with that line.
     """
-    start = start_of(preset, out_dir, resume, config)
+    start = start_of(preset, init_from, out_dir, resume, config)
     session = run_session(
         configured(start.config, settings),
         start.out_dir,
@@ -72,21 +76,51 @@ class Start(NamedTuple):
 
 
 def start_of(
-    preset: Preset | None, out_dir: Path | str | None, resume: Resume, file: Path | str | None
+    preset: Preset | None,
+    init_from: Path | str | None,
+    out_dir: Path | str | None,
+    resume: Resume,
+    file: Path | str | None,
 ) -> Start:
-    """The settings of a file over those of the saved run, or else of the preset.
+    """The settings of a file over those of the saved run, or else of the preset and the model to begin with.
 
-    Raises InputError for a preset or file that does not exist or can't be read.
+    Raises InputError for a preset, model or file that does not exist or can't be read.
     """
     settings = read_settings(Path(file)) if file else {}
     preset = preset or settings.get("preset")
-    name = preset or "shakespeare"
+    init_from = init_from or settings.get("init_from")
+    name = preset or ("finetune" if init_from else "shakespeare")
     if name not in PRESETS:
         raise InputError(f"there is no preset {name!r:.40}: take one of {', '.join(PRESETS)}")
     folder = Path(out_dir or f"out/{name}").expanduser()
     saved = saved_config(folder) if resume == "auto" else None
     config = saved if saved and preset in (None, saved.run.preset) else PRESETS[name]
+    if init_from:
+        source = Path(init_from).expanduser().absolute()
+        settings["init_from"] = str(source)
+        if not saved:
+            config = replace(config, model=_model_of(source))
     return Start(configured(config, settings), folder)
+
+
+def _model_of(folder: Path) -> ModelConfig:
+    """The architecture of a run or of a GPT-2 folder. Raises InputError where there is none."""
+    if (folder / "checkpoints").is_dir() and (saved := saved_config(folder)):
+        return saved.model
+    if not folder.exists():
+        hint = "take a run, or a GPT-2 folder of transformers"
+        if folder.name.startswith("gpt2"):
+            hint = (
+                "put config.json, model.safetensors and tokenizer.json of Hugging Face's "
+                f"openai-community/{folder.name} into a folder, and name that"
+            )
+        raise InputError(f"--init_from: there is no folder {folder}: {hint}")
+    return model_of_folder(folder)
+
+
+def read_source(folder: Path) -> Source:
+    """The model of a run, or of a GPT-2 folder. Raises InputError where it can't be read."""
+    return source_of_run(folder) if (folder / "checkpoints").is_dir() else read_folder(folder)
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -150,8 +184,15 @@ def run_session(
         # A run may come from another machine.
         terminal.warn(f"{error}: going on with --device auto")
         config = replace(config, run=replace(config.run, device="auto"))
+    origin = config.run.init_from
     opened = open_run(
-        config, out_dir, resume=resume, backend=backend_class.name, say=terminal.say, warn=terminal.warn
+        config,
+        out_dir,
+        resume=resume,
+        backend=backend_class.name,
+        source=partial(read_source, Path(origin)) if origin else None,
+        say=terminal.say,
+        warn=terminal.warn,
     )
     with opened as run:
         config, step, iterations = run.config, run.state.step, run.config.training.max_iters

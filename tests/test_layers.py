@@ -11,7 +11,7 @@ LAYERS = [
     *("errors", "version", "randomness", "files", "record"),
     *("config", "presets", "muon", "weights", "micro_batches", "metadata", "sampling", "state"),
     *("backend", "choice", "memory", "checkpoint"),
-    *("text", "language_model"),
+    *("text", "language_model", "source"),
     *("training", "report", "heads", "page", "huggingface"),
     *("session", "__init__", "cli", "__main__"),
 ]

@@ -50,6 +50,7 @@ class Origin:
     """The flags that decide where the defaults of the others come from."""
 
     preset: Preset | None = None
+    init_from: str | None = None
     out_dir: Annotated[Path | None, PATH] = None
     config: Annotated[Path | None, PATH] = None
     resume: Resume = "auto"
@@ -59,7 +60,7 @@ class Origin:
 def train_flags(arguments: list[str]) -> TrainFlags:
     """The flags of train.py: those not given are the file's of --config, the saved run's, or the preset's."""
     origin, others = parse(Origin, arguments, add_help=False, return_unknown_args=True)
-    config, out_dir = start_of(origin.preset, origin.out_dir, origin.resume, origin.config)
+    config, out_dir = start_of(origin.preset, origin.init_from, origin.out_dir, origin.resume, origin.config)
     given = {} if origin.device is None else {"device": origin.device}
     default = TrainFlags(
         ModelFlags(**asdict(config.model)),

@@ -6,14 +6,15 @@ from nanogpt.errors import InputError
 
 NANOGPT = {
     "dataset": "--data takes a text file or a folder of them, which needs no preparation",
-    "init_from": "--out_dir names a run, which goes on by itself (--resume never begins anew), "
-    "and nanogpt import makes a run of GPT-2's weights",
+    "init_from=resume": "--out_dir names a run, which goes on by itself",
+    "init_from=scratch": "a new run begins so without --init_from, and --out_dir of a run goes on by itself, "
+    "unless --resume never",
     "eval_iters": "an evaluation is no estimate, but an exact mean over at most 262,144 tokens",
     "eval_only": "sample.py and visualize.py read a checkpoint, and report.md has its losses",
     "always_save_checkpoint": "every evaluation saves, and the last two and the best are kept",
     "lr_decay_iters": "the schedule ends at --max_iters",
     "decay_lr": "--min_lr as high as --learning_rate keeps the rate constant",
-    "gradient_accumulation_steps": "--batch_size is the whole batch, which a CPU computes in micro-batches",
+    "gradient_accumulation_steps": "--batch_size is the whole batch, computed in micro-batches that fit",
     "backend=nccl": "one process trains on one device, and --backend chooses jax or torch",
     "backend=gloo": "one process trains on one device, and --backend chooses jax or torch",
     "dtype=float16": "--dtype bfloat16 needs no scaling of the loss",
@@ -28,6 +29,7 @@ NANOGPT = {
 A flag that is ours too stands here with the value that is nanoGPT's alone.
 """
 NANOGPT_SAMPLE = {
+    "init_from": "--out_dir names a run, and nanogpt import makes one of GPT-2's weights",
     "dtype": "text comes from float32, so that both backends write the same",
     "compile": "JAX always compiles, and torch generates without",
 }

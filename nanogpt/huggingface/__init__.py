@@ -16,6 +16,6 @@ An import converts weights of any floating type to float32 and takes its dropout
 """
 
 from nanogpt.huggingface.exporting import export_run
-from nanogpt.huggingface.importing import import_folder
+from nanogpt.huggingface.importing import import_folder, model_of_folder, read_folder
 
-__all__ = ["export_run", "import_folder"]
+__all__ = ["export_run", "import_folder", "model_of_folder", "read_folder"]

@@ -1,7 +1,6 @@
 """Import: make a GPT-2 folder the start of a run."""
 
 import re
-import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -12,11 +11,12 @@ import numpy as np
 from nanogpt.checkpoint import Checkpoints
 from nanogpt.config import Config, ModelConfig
 from nanogpt.errors import InputError, told_in_a_line
-from nanogpt.files import digests
+from nanogpt.files import digests, read_small
 from nanogpt.huggingface.folders import new_folder, required_file, write_json
 from nanogpt.huggingface.translation import gpt2_name, read_config, read_vocabulary
 from nanogpt.memory import require_memory_for
 from nanogpt.metadata import Metadata
+from nanogpt.source import Source
 from nanogpt.state import TrainingState
 from nanogpt.text.tokenizer import find_tokenizer
 from nanogpt.weights import Weights, weight_shapes
@@ -31,28 +31,42 @@ def import_folder(folder: Path | str, out_dir: Path | str) -> Path:
     Returns the run's folder. Raises InputError, and writes nothing, if a file in the folder is missing,
     damaged or beyond what this model can express, or if out_dir exists and is not empty.
     """
+    source = read_folder(folder)
+    with new_folder(out_dir) as part:
+        if source.tokenizer_json:
+            (part / "tokenizer.json").write_bytes(source.tokenizer_json)
+        metadata = Metadata(
+            Config(source.config), source.vocabulary, digests=digests(part, ["tokenizer.json"])
+        )
+        write_json(part / "config.json", asdict(metadata.config))
+        checkpoints = Checkpoints(part / "checkpoints")
+        checkpoints.save(TrainingState.of_weights(source.weights), metadata)
+        checkpoints.wait()
+        checkpoints.close()
+    if source.vocabulary is None and not source.tokenizer_json:
+        print(f"{folder} holds no tokenizer.json: only token ids can be used", file=sys.stderr)
+    return Path(out_dir)
+
+
+def model_of_folder(folder: Path) -> ModelConfig:
+    """The architecture of a GPT-2 folder. Raises InputError where there is none that this model can be."""
+    return read_config(required_file(folder, "config.json"))
+
+
+def read_folder(folder: Path | str) -> Source:
+    """The weights and the tokenizer of a GPT-2 folder. Raises InputError as `import_folder` does."""
     folder = Path(folder).expanduser()
-    config = read_config(required_file(folder, "config.json"))
+    config = model_of_folder(folder)
     weights = read_weights(required_file(folder, "model.safetensors"), replace(config, bias=True))
     if any(weight.any() for name, weight in weights.items() if name.endswith(".bias")):
         config = replace(config, bias=True)
     weights = {name: weights[name] for name in weight_shapes(config)}
-    tokenizer_file = folder / "tokenizer.json"
-    vocabulary = read_vocabulary(tokenizer_file, config.vocab_size)
+    file = folder / "tokenizer.json"
+    vocabulary = read_vocabulary(file, config.vocab_size)
     # A damaged tokenizer.json is refused now, not at its first use.
     find_tokenizer(folder, vocabulary, config.vocab_size)
-    with new_folder(out_dir) as part:
-        if vocabulary is None and tokenizer_file.is_file():
-            shutil.copy(tokenizer_file, part)
-        metadata = Metadata(Config(config), vocabulary, digests=digests(part, ["tokenizer.json"]))
-        write_json(part / "config.json", asdict(metadata.config))
-        checkpoints = Checkpoints(part / "checkpoints")
-        checkpoints.save(TrainingState.of_weights(weights), metadata)
-        checkpoints.wait()
-        checkpoints.close()
-    if not tokenizer_file.is_file():
-        print(f"{folder} holds no tokenizer.json: only token ids can be used", file=sys.stderr)
-    return Path(out_dir)
+    content = read_small(file) if vocabulary is None and file.is_file() else None
+    return Source(config, weights, vocabulary, content)
 
 
 def read_weights(file: Path, config: ModelConfig) -> Weights:

@@ -127,17 +127,20 @@ class NoTokenizer:
         raise InputError("this model came without a tokenizer.json: its token ids have no text")
 
 
-def find_tokenizer(folder: Path, vocabulary: str | None, vocab_size: int) -> Tokenizer:
+def find_tokenizer(
+    folder: Path, vocabulary: str | None, vocab_size: int, content: bytes | None = None
+) -> Tokenizer:
     """The tokenizer of a model: that of its vocabulary, else of `tokenizer.json` in its folder, else none.
 
+    `content` is what that file will hold, where it has not been written yet; it is empty for no file.
     Raises InputError if that file can't be read or has more than the model's `vocab_size` tokens.
     """
     if vocabulary is not None:
         return CharTokenizer(vocabulary)
     file = folder / "tokenizer.json"
-    if not os.path.lexists(file):
+    if not (os.path.lexists(file) if content is None else content):
         return NoTokenizer()
-    tokenizer = FileTokenizer(file)
+    tokenizer = FileTokenizer(file, content)
     if tokenizer.vocab_size > vocab_size:
         raise InputError(f"{file} has {tokenizer.vocab_size:,} tokens, but the model has {vocab_size:,}")
     return tokenizer

@@ -24,9 +24,10 @@ from nanogpt.errors import InputError, first_line
 from nanogpt.files import digests, free_name, read_small, write_atomically
 from nanogpt.memory import require_memory_for
 from nanogpt.metadata import Metadata
+from nanogpt.source import Source
 from nanogpt.state import TrainingState
 from nanogpt.text.corpus import Corpus, Splits, load_corpus, training_text
-from nanogpt.text.tokenizer import CharTokenizer, FileTokenizer, Tokenizer, tokenizer_of
+from nanogpt.text.tokenizer import CharTokenizer, FileTokenizer, Tokenizer, find_tokenizer, tokenizer_of
 from nanogpt.text.vocabulary import tokenizer_json
 from nanogpt.training.lock import LOCK, locked
 from nanogpt.training.metrics import Metrics, evaluations, read_metrics
@@ -84,10 +85,11 @@ def open_run(
     *,
     resume: str,
     backend: str,
+    source: Callable[[], Source] | None = None,
     say: Callable[[str], None],
     warn: Callable[[str], None],
 ) -> Iterator[Run]:
-    """The run in `out_dir`: at its newest good checkpoint, or at its beginning.
+    """The run in `out_dir`: at its newest good checkpoint, or at its beginning, which may be a `source`.
 
     Its folder is locked meanwhile, and at the end the save in flight is waited for, also after an error. An
     error that comes before a checkpoint leaves the folder with its old settings, or without any.
@@ -100,8 +102,14 @@ def open_run(
         newest, damaged = _newest_good(out_dir / "checkpoints") if resume == "auto" else (None, {})
         if resume == "auto" and not newest:
             _refuse_to_begin_anew(out_dir)
-        content = None if newest else tokenizer_json(config.run.tokenizer, training_text(corpus))
-        tokenizer, vocab_size = _tokenizer(out_dir, corpus, newest[1] if newest else None, content)
+        origin = source() if source and not newest else None
+        if origin:
+            if config.run.tokenizer != "char":
+                raise InputError(f"--tokenizer {config.run.tokenizer}: --init_from brings its own")
+            content = origin.tokenizer_json
+        else:
+            content = None if newest else tokenizer_json(config.run.tokenizer, training_text(corpus))
+        tokenizer, vocab_size = _tokenizer(out_dir, corpus, newest[1] if newest else None, origin, content)
         config = replace(
             config,
             model=replace(config.model, vocab_size=vocab_size),
@@ -121,7 +129,7 @@ def open_run(
             # An imported model has no data: nothing was measured yet.
             measured, elapsed, known = state.step if saved.data else -1, saved.elapsed, saved.digests
         else:
-            state = TrainingState.initial(config.model, config.training.seed)
+            state = _beginning(config, origin)
             measured, elapsed, known = -1, 0.0, {}
         if resume == "never" and _holds_a_run(out_dir):
             aside = _move_aside(out_dir)
@@ -166,14 +174,25 @@ def saved_config(out_dir: Path) -> Config | None:
 
 
 def _tokenizer(
-    out_dir: Path, corpus: Corpus, saved: Metadata | None, content: bytes | None
+    out_dir: Path, corpus: Corpus, saved: Metadata | None, origin: Source | None, content: bytes | None
 ) -> tuple[Tokenizer, int]:
-    """The tokenizer of a run, which may know more than the text has, or that of a new one; and V."""
+    """The tokenizer of a run or of its source, which may know more than the text has, or a new one; and V."""
     if saved:
         vocab_size = saved.config.model.vocab_size
         return tokenizer_of(out_dir, saved), vocab_size
+    if origin:
+        vocab_size = origin.config.vocab_size
+        return find_tokenizer(out_dir, origin.vocabulary, vocab_size, content or b""), vocab_size
     new = FileTokenizer(out_dir / TOKENIZER, content) if content else CharTokenizer.from_text(corpus.text)
     return new, new.vocab_size
+
+
+def _beginning(config: Config, origin: Source | None) -> TrainingState:
+    if not origin:
+        return TrainingState.initial(config.model, config.training.seed)
+    if different := fixed_differences(origin.config, config.model):
+        raise InputError(f"{config.run.init_from} is another model: {'; '.join(different)}")
+    return TrainingState.of_weights(origin.weights)
 
 
 def _newest_good(directory: Path) -> tuple[tuple[TrainingState, Metadata] | None, dict[int, InputError]]:
@@ -209,8 +228,8 @@ def _changes(
     """The settings that change within the run. Raises InputError for those that would make it another run."""
     old, fingerprint = saved.config, corpus.fingerprint
     refused = fixed_differences(old.model, config.model)
-    if config.run.tokenizer != old.run.tokenizer:
-        refused.append(f"tokenizer: {old.run.tokenizer} -> {config.run.tokenizer}")
+    kept = {"tokenizer", "init_from"}
+    refused += [d for d in differences(old.run, config.run) if d.partition(":")[0] in kept]
     if config.training.optimizer == "adamw" and state.second_moment.keys() != state.weights.keys():
         refused.append("optimizer: muon -> adamw, whose second moments Muon does not keep")
     refused += [
