@@ -150,17 +150,18 @@ class Config:
 
 def configured(config: Config, settings: Mapping[str, Any]) -> Config:
     """`config` with other values for the named settings. Raises InputError for an unknown name."""
-    parts = dict(vars(config))
-    known = {name: part for part, values in parts.items() for name in vars(values)}
+    known = {name: part for part, values in vars(config).items() for name in vars(values)}
     del known["vocab_size"]  # comes with the data
+    changes: dict[str, dict[str, Any]] = {part: {} for part in vars(config)}
     for name, value in settings.items():
         if name not in known:
             near = get_close_matches(name, known, n=1)
             raise InputError(
                 f"there is no setting {name!r}" + "".join(f": is it {other!r}?" for other in near)
             )
-        parts[known[name]] = replace(parts[known[name]], **{name: value})
-    return Config(**parts)
+        changes[known[name]][name] = value
+    # All at once: settings that are checked together may change together.
+    return Config(**{part: replace(values, **changes[part]) for part, values in vars(config).items()})
 
 
 def differences(old: Any, new: Any) -> list[str]:
