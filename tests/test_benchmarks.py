@@ -1,7 +1,6 @@
 """The benchmarks run at toy size and write down their figures."""
 
 import json
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import frontier, gpu, race, road, temperature
+from benchmarks import frontier, race, road, temperature
 from nanogpt.choice import load_backend
 from nanogpt.config import ModelConfig
 from nanogpt.language_model import mean_loss
@@ -47,33 +46,6 @@ def test_the_benchmark_measures_every_item(tmp_path: Path) -> None:
             assert min(result["seconds"]) > 0
             assert len(result["first"]) == 2
             assert result["peak_mb"] > 0
-
-
-@pytest.mark.long
-def test_the_gpu_benchmark_runs_at_toy_size_and_outlives_an_item_that_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attentions = [f"attention of the reference shape, {name}, ms" for name in ("jax", "torch")]
-    names = [
-        "machine",
-        "no such item",
-        *attentions,
-        "reference step, jax, bfloat16",
-        "generation, jax, batch 64",
-    ]
-    monkeypatch.setattr(gpu, "items", lambda: dict.fromkeys(names))
-    monkeypatch.setattr(sys, "argv", ["gpu", f"--json={tmp_path / 'gpu.json'}"])
-    gpu.main()
-    results = json.loads((tmp_path / "gpu.json").read_text())
-    assert list(results) == names
-    assert results["machine"]["python"] == platform.python_version()
-    assert list(results[attentions[0]]) == ["plain"]
-    assert list(results[attentions[1]]) == ["plain", "fused"]
-    assert all(ms > 0 for name in attentions for ms in results[name].values())
-    assert "KeyError" in results["no such item"]["failed"][0]
-    assert results["reference step, jax, bfloat16"]["tokens/s"] > 0
-    assert 3 < results["reference step, jax, bfloat16"]["loss"] < 5  # chance is log(65) = 4.17
-    assert results["generation, jax, batch 64"]["tokens/s"] > 0
 
 
 def test_entropy_of_even_chances_is_the_logarithm_of_their_number() -> None:
