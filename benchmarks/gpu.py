@@ -44,7 +44,7 @@ class Gpu:
     only: str = ""
     """Run the items whose names this regular expression finds."""
     predicted: Path | None = None
-    """What `python -m benchmarks.cuda --json` wrote, to show its least times and its kernels beside ours."""
+    """File of `python -m benchmarks.cuda --json`, to show its least times and its kernels beside ours."""
     nanogpt: Path | None = None
     """A clone of karpathy/nanoGPT, to be measured beside ours."""
     item: str | None = None

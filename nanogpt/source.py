@@ -1,4 +1,4 @@
-"""What a new run may begin with in the place of random weights: a model that was trained elsewhere."""
+"""A model that was trained elsewhere, with which a new run may begin in the place of random weights."""
 
 import os
 from dataclasses import dataclass

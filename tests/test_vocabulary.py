@@ -148,12 +148,14 @@ def test_a_file_of_tokens_is_copied_into_the_run(train: Train, tmp_path: Path) -
         ("bpe:2000000", "bpe takes a size from 257 to 1,048,576"),
         ("bpe:many", "bpe takes a size"),
         ("nowhere.json", "there is no file nowhere.json"),
+        ("empty.json", "tokenizer.json can't be read"),
         ("damaged.json", "damaged.json can't be read|tokenizer.json can't be read"),
     ],
 )
 def test_a_tokenizer_that_there_is_not_leaves_nothing_behind(
     name: str, message: str, text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "empty.json").touch()
     (tmp_path / "damaged.json").write_text('{"model": {"type": "BPE"')
     assert train_main([f"--out_dir={tmp_path}/run", *tiny_flags(text_file), f"--tokenizer={name}"]) == 2
     error = capsys.readouterr().err

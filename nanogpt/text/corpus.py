@@ -24,6 +24,7 @@ from nanogpt.text.tokenizer import Tokenizer
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 PYTHON_CHARACTERS = 1_000_000
+TRAINING_SHARE = 0.9
 EVALUATION_TOKENS = 2**18  # upper bound on the tokens of a split that are evaluated
 MAX_FILES = 100_000  # of a folder
 MAX_STREAM = 2**26  # bytes of a stream, which may have no end
@@ -55,7 +56,7 @@ class Splits:
     def of(cls, corpus: Corpus, tokenizer: Tokenizer, block_size: int) -> "Splits":
         """Split the tokens of a corpus. Raises InputError if either split is shorter than one window."""
         tokens_N = tokenizer.encode(corpus.text)
-        boundary = int(0.9 * len(tokens_N))
+        boundary = int(TRAINING_SHARE * len(tokens_N))
         splits = cls(tokens_N[:boundary], tokens_N[boundary:], block_size)
         for name, split_N in (("training", splits.train_N), ("validation", splits.validation_N)):
             if len(split_N) < block_size + 1:
@@ -83,8 +84,8 @@ class Splits:
 
 
 def training_text(corpus: Corpus) -> str:
-    """The first 90 % of the characters: what a vocabulary may be learnt from."""
-    return corpus.text[: int(0.9 * len(corpus.text))]
+    """The first characters, as many as are trained on: what a vocabulary may be learnt from."""
+    return corpus.text[: int(TRAINING_SHARE * len(corpus.text))]
 
 
 def windows(tokens_N: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:

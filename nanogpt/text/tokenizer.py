@@ -76,7 +76,9 @@ class FileTokenizer:
         """`content` is what is to be in the file, where it has not been written yet."""
         tokenizers = tokenizers_library(f"to read {file}")
         with told_even_panics(f"{file} can't be read"):
-            self._tokenizer = tokenizers.Tokenizer.from_buffer(content or read_small(file))
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(
+                read_small(file) if content is None else content
+            )
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.vocab_size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)

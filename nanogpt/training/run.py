@@ -103,13 +103,9 @@ def open_run(
         if resume == "auto" and not newest:
             _refuse_to_begin_anew(out_dir)
         origin = source() if source and not newest else None
-        if origin:
-            if config.run.tokenizer != "char":
-                raise InputError(f"--tokenizer {config.run.tokenizer}: --init_from brings its own")
-            content = origin.tokenizer_json
-        else:
-            content = None if newest else tokenizer_json(config.run.tokenizer, training_text(corpus))
-        tokenizer, vocab_size = _tokenizer(out_dir, corpus, newest[1] if newest else None, origin, content)
+        tokenizer, vocab_size, content = (
+            _own_tokenizer(out_dir, newest[1]) if newest else _new_tokenizer(out_dir, config, corpus, origin)
+        )
         config = replace(
             config,
             model=replace(config.model, vocab_size=vocab_size),
@@ -138,7 +134,7 @@ def open_run(
             stack.enter_context(locked(out_dir))
         stack.enter_context(_undone_unless_saved(out_dir))
         write_atomically(out_dir / "config.json", json.dumps(asdict(config), indent=2) + "\n")
-        if content:
+        if content is not None:
             write_atomically(out_dir / TOKENIZER, content.decode())
         checkpoints = Checkpoints(out_dir / "checkpoints")
         stack.callback(checkpoints.close)
@@ -173,18 +169,29 @@ def saved_config(out_dir: Path) -> Config | None:
         ) from None
 
 
-def _tokenizer(
-    out_dir: Path, corpus: Corpus, saved: Metadata | None, origin: Source | None, content: bytes | None
-) -> tuple[Tokenizer, int]:
-    """The tokenizer of a run or of its source, which may know more than the text has, or a new one; and V."""
-    if saved:
-        vocab_size = saved.config.model.vocab_size
-        return tokenizer_of(out_dir, saved), vocab_size
+TokenizerOfRun = tuple[Tokenizer, int, bytes | None]
+"""A tokenizer, V, and the tokenizer.json that is still to be written."""
+
+
+def _own_tokenizer(out_dir: Path, saved: Metadata) -> TokenizerOfRun:
+    """The tokenizer that a run was begun with, which may know more than its text has."""
+    return tokenizer_of(out_dir, saved), saved.config.model.vocab_size, None
+
+
+def _new_tokenizer(out_dir: Path, config: Config, corpus: Corpus, origin: Source | None) -> TokenizerOfRun:
+    """The tokenizer of a run that begins: that of its source, or the one that --tokenizer names."""
+    name = config.run.tokenizer
     if origin:
-        vocab_size = origin.config.vocab_size
-        return find_tokenizer(out_dir, origin.vocabulary, vocab_size, content or b""), vocab_size
-    new = FileTokenizer(out_dir / TOKENIZER, content) if content else CharTokenizer.from_text(corpus.text)
-    return new, new.vocab_size
+        if name != "char":
+            raise InputError(f"--tokenizer {name}: --init_from brings its own")
+        vocab_size, content = origin.config.vocab_size, origin.tokenizer_json
+        return find_tokenizer(out_dir, origin.vocabulary, vocab_size, content or b""), vocab_size, content
+    content = tokenizer_json(name, training_text(corpus))
+    if content is None:
+        characters = CharTokenizer.from_text(corpus.text)
+        return characters, characters.vocab_size, None
+    learnt = FileTokenizer(out_dir / TOKENIZER, content)
+    return learnt, learnt.vocab_size, content
 
 
 def _beginning(config: Config, origin: Source | None) -> TrainingState:
