@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,25 +37,46 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *rows])
 
 
+Points = list[tuple[float, float]]
+"""Iterations or seconds, and a validation loss."""
+
+
 def draw(curves: dict[str, list[list[Evaluation]]], file: Path) -> None:
-    """Draw validation losses against iterations: for each label the mean of its runs, and their range."""
+    """Draw validation losses over iterations: for each label the mean of its runs, and their range."""
+    drawing, (axes,) = figure(1)
+    for number, (label, runs) in enumerate(curves.items()):
+        curve(axes, label, [[(r.step, r.val_loss) for r in run[1:]] for run in runs], number / len(curves))
+    axes.set(xlabel="iteration", ylabel="validation loss, nats a character")
+    save(drawing, [axes], file)
+
+
+def figure(panels: int) -> tuple[Any, Any]:
+    """A figure of matplotlib, and its axes `[panels]`."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "runs"  # the same runs must draw the same file
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    for number, (label, runs) in enumerate(curves.items()):
-        colour = pyplot.colormaps["viridis"](number / len(curves))
-        steps = [r.step for r in runs[0][1:]]
-        losses_RN = np.array([[r.val_loss for r in run[1:]] for run in runs])  # R runs, N evaluations
-        mean_N = losses_RN.mean(axis=0)
-        axes.plot(steps, mean_N, color=colour, label=f"{label}: {mean_N[-1]:.3f}")
-        if len(runs) > 1:
-            low_N, high_N = losses_RN.min(axis=0), losses_RN.max(axis=0)
-            axes.fill_between(steps, low_N, high_N, color=colour, alpha=0.2, linewidth=0)
-    axes.set(xlabel="iteration", ylabel="validation loss, nats a character")
-    axes.legend(fontsize="small", frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, metadata={"Date": None})
+    size = (8 if panels == 1 else 10, 4.5)
+    drawing, axes = pyplot.subplots(1, panels, figsize=size, layout="constrained", squeeze=False)
+    return drawing, axes[0]
+
+
+def curve(axes: Any, label: str, runs: list[Points], place: float) -> None:
+    """Draw the mean of runs and their range, in the colour at `place` of 0 to 1."""
+    from matplotlib import pyplot
+
+    colour = pyplot.colormaps["viridis"](place)
+    x_RN, loss_RN = np.moveaxis(np.array(runs), -1, 0)  # R runs, N evaluations
+    x_N, mean_N = x_RN.mean(axis=0), loss_RN.mean(axis=0)
+    axes.plot(x_N, mean_N, color=colour, marker=".", label=f"{label}: {mean_N[-1]:.3f}")
+    if len(runs) > 1:
+        axes.fill_between(x_N, loss_RN.min(axis=0), loss_RN.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+
+
+def save(drawing: Any, axes: Any, file: Path) -> None:
+    for panel in axes:
+        panel.legend(fontsize="small", frameon=False)
+        panel.spines[["top", "right"]].set_visible(False)
+    drawing.savefig(file, metadata={"Date": None})

@@ -9,7 +9,7 @@ hands out copies, never its live arrays.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class Backend(Protocol):
         device: str = "auto",
         dtype: str = "float32",
         compile: bool = False,
+        micro_batch_size: int | Literal["auto"] = "auto",
+        remat: bool = False,
         kernels: Any = None,
     ) -> None:
         """Build the model and load `state`; without `training` the model can't be trained.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from nanogpt.errors import InputError
 
@@ -119,6 +119,10 @@ class RunConfig:
     """auto, cpu, cuda or mps."""
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Type of the computation; weights stay float32. tf32 lets CUDA's matmuls use TF32, float32 does not."""
+    micro_batch_size: int | Literal["auto"] = "auto"
+    """At most so many rows of a batch are computed at once, with the same result; auto goes by the memory."""
+    remat: bool = False
+    """Keep less for the backward pass and compute it again: less memory, a third more work."""
     compile: bool = False
     """torch.compile the blocks of the torch model; jax always compiles."""
 
@@ -126,6 +130,8 @@ class RunConfig:
         _typed(self)
         if not self.data:
             raise InputError("data '' names no text: take auto, shakespeare, python, a file or a folder")
+        if self.micro_batch_size != "auto":
+            _at_least(self, 1, "micro_batch_size")
         if not self.tokenizer:
             raise InputError("tokenizer '' names none: take char, bytes, bpe:8192 or a tokenizer.json")
 
@@ -193,6 +199,10 @@ def _typed(config: Any) -> None:
     numbers_of = {int: Integral, float: Real}
     for name, kind in get_type_hints(type(config)).items():
         value = getattr(config, name)
+        if get_origin(kind) is Union:  # a number or a word
+            kind, words = get_args(kind)
+            if value in get_args(words):
+                continue
         if choices := get_args(kind):
             if value not in choices:
                 raise InputError(f"{name} {value!r:.40} is none of {', '.join(choices)}")

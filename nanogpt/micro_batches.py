@@ -1,9 +1,11 @@
-"""The size of a micro-batch: on a CPU, its activations stay near the caches; elsewhere, they fit."""
+"""The sizes of what is computed at once: on a CPU, activations stay near the caches; elsewhere, they fit."""
 
 import math
 
 from nanogpt.config import ModelConfig
 from nanogpt.weights import count_parameters
+
+LOGITS_AT_ONCE = 2**26  # numbers: what a large vocabulary would make of a whole micro-batch may be gigabytes
 
 
 def micro_batch_rows(batch_size: int, block_size: int, tokens: float) -> int:
@@ -12,7 +14,12 @@ def micro_batch_rows(batch_size: int, block_size: int, tokens: float) -> int:
     return max(rows for rows in range(1, most + 1) if batch_size % rows == 0)
 
 
-def tokens_that_fit(config: ModelConfig, itemsize: int, memory: int | None) -> float:
+def evaluation_rows(config: ModelConfig) -> int:
+    """Windows of block_size tokens whose logits are computed at once where nothing is trained."""
+    return max(1, min(2**14, LOGITS_AT_ONCE // config.vocab_size) // config.block_size)
+
+
+def tokens_that_fit(config: ModelConfig, itemsize: int, memory: int | None, remat: bool = False) -> float:
     """Tokens that a device of `memory` bytes can train on at once, by an estimate that is on the safe side.
 
     `itemsize` is the bytes of an activation. Any number fits into a memory of unknown size.
@@ -25,6 +32,10 @@ def tokens_that_fit(config: ModelConfig, itemsize: int, memory: int | None) -> f
     # an H100, 20 L C and 1 V are needed; eager torch held 20 L C and 5 V there.
     L, H, T = config.n_layer, config.n_head, config.block_size
     values = 22 * L * config.n_embd + 6 * config.vocab_size
+    if remat:  # each block's input; all of a single block, and the logits of a chunk
+        values = (L + 22) * config.n_embd
+        state += 6 * itemsize * LOGITS_AT_ONCE
+        L = 1
     if config.attention_dropout or itemsize == 4:  # no fused kernel: scores, weights and mask
         values += 3 * L * H * T
     return max(0.0, 0.9 * memory - state) / (itemsize * values)

@@ -206,6 +206,8 @@ def run_session(
             device=config.run.device,
             dtype=config.run.dtype,
             compile=config.run.compile,
+            micro_batch_size=config.run.micro_batch_size,
+            remat=config.run.remat,
         )
         training = Training(run, backend, _followers(run, backend, log, terminal))
         _say_beginning(run, backend, terminal)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from flax import nnx
 from nanogpt.backend import MAX_STEPS_PER_CALL
 from nanogpt.choice import find_device
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.micro_batches import micro_batch_rows, tokens_that_fit
+from nanogpt.micro_batches import evaluation_rows, micro_batch_rows, tokens_that_fit
 from nanogpt.muon import is_moved_by_muon
 from nanogpt.sampling import TOKENS_PER_BLOCK, SamplingPolicy, token_blocks
 from nanogpt.state import TrainingState
@@ -27,6 +27,7 @@ from nanogpt_jax.kernels import (
     attend_fused,
     attend_in_chunks,
     fused_attention_is_right,
+    recomputed_losses,
 )
 from nanogpt_jax.model import GPT, Block, Kernels, attend, token_losses
 from nanogpt_jax.optimizer import Arrays, Optimizer
@@ -53,6 +54,8 @@ class Backend:
         device: str = "auto",
         dtype: str = "float32",
         compile: bool = False,  # jax always compiles
+        micro_batch_size: int | Literal["auto"] = "auto",
+        remat: bool = False,
         kernels: Kernels | None = None,
     ) -> None:
         # Differs from torch: methods are pure functions of the weights, compiled here once for each shape.
@@ -61,6 +64,7 @@ class Backend:
         self.device = find_device(type(self), device)
         self._device = self._jax.devices({"cuda": "gpu"}.get(self.device, self.device))[0]
         self.device_name = self._device.device_kind
+        self._micro_batch_size, self._remat = micro_batch_size, remat
         self.kernels = kernels or self._fastest_kernels()
         self._training_graph, _ = _structure(config, self.kernels)
         # Kept outputs are for the way back.
@@ -133,7 +137,7 @@ class Backend:
 
     def losses(self, tokens_BT1: np.ndarray) -> np.ndarray:
         # Differs from torch: the last chunk is padded to the shape of the others.
-        rows = min(len(tokens_BT1), max(1, 2**14 // tokens_BT1.shape[1]))
+        rows = min(len(tokens_BT1), evaluation_rows(self.config))
         padded = _pad_rows(tokens_BT1, -(-len(tokens_BT1) // rows) * rows)
         chunks = [self._losses(self._weights, padded[i : i + rows]) for i in range(0, len(padded), rows)]
         return np.concatenate(jax.device_get(chunks))[: len(tokens_BT1)]
@@ -187,16 +191,20 @@ class Backend:
         self, weights: Arrays, tokens_BT1: jax.Array, keys_B2: jax.Array | None = None
     ) -> jax.Array:
         # Differs from torch: weights are an argument.
-        logits_BTV = self._model(weights, self._training_graph)(tokens_BT1[:, :-1], keys_B2)
-        return token_losses(logits_BTV, tokens_BT1[:, 1:])
+        model = self._model(weights, self._training_graph)
+        if self._remat:
+            return recomputed_losses(model, tokens_BT1, keys_B2)
+        return token_losses(model(tokens_BT1[:, :-1], keys_B2), tokens_BT1[:, 1:])
 
     def _tokens_at_once(self) -> float:
-        """Tokens of a micro-batch."""
+        """Tokens of a micro-batch, at most."""
         # Differs from torch: fewer tokens are best on a CPU, and a device tells its memory.
+        if self._micro_batch_size != "auto":
+            return self._micro_batch_size * self.config.block_size
         if self.device == "cpu":
             return 1024
         memory = (self._device.memory_stats() or {}).get("bytes_limit")
-        return tokens_that_fit(self.config, self.dtype.itemsize, memory)
+        return tokens_that_fit(self.config, self.dtype.itemsize, memory, self._remat)
 
     def _train_steps(
         self,

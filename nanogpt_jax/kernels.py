@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from nanogpt.config import ModelConfig
+from nanogpt.micro_batches import LOGITS_AT_ONCE, micro_batch_rows
 from nanogpt.randomness import normals
 from nanogpt_jax.cache import Cache
-from nanogpt_jax.dropout import Dropout, positions
-from nanogpt_jax.model import Block, attend, attention_weights
+from nanogpt_jax.dropout import Dropout, fold_in, positions
+from nanogpt_jax.model import GPT, Block, attend, attention_weights, token_losses
 
 # Each query chunk attends only to the keys up to its end: most pairs that the causal mask hides are never
 # computed. More chunks save little more, and make the matmuls too small.
@@ -161,3 +162,24 @@ class KeptBlock(Block):
         self, x_BTC: jax.Array, keys_B2: jax.Array | None = None, cache: Cache | None = None
     ) -> jax.Array:
         return jax.lax.optimization_barrier(super().__call__(x_BTC, keys_B2, cache))
+
+
+def recomputed_losses(model: GPT, tokens_BT1: jax.Array, keys_B2: jax.Array | None) -> jax.Array:
+    """Loss in nats of each token after the first, with little memory: `[B, T]`.
+
+    The forward pass keeps the input of each block, and the backward pass computes the rest again (Chen et al.
+    2016, https://arxiv.org/abs/1604.06174). Logits exist for a chunk of the tokens at a time.
+    """
+    x_BTC, targets_BT = model.embed(tokens_BT1[:, :-1]), tokens_BT1[:, 1:]
+    for layer, block in enumerate(model.blocks):
+        x_BTC = jax.checkpoint(block)(x_BTC, fold_in(keys_B2, layer))
+
+    @jax.checkpoint
+    def losses(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
+        x_1RC, targets_1R = chunk
+        return token_losses(model.unembed(x_1RC), targets_1R)
+
+    # Differs from torch: a loop inside the program goes through the chunks.
+    rows = micro_batch_rows(targets_BT.size, model.token_embedding.num_embeddings, LOGITS_AT_ONCE)
+    chunks = x_BTC.reshape(-1, 1, rows, x_BTC.shape[-1]), targets_BT.reshape(-1, 1, rows)
+    return jax.lax.map(losses, chunks).reshape(targets_BT.shape)

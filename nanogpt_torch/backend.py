@@ -2,18 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from nanogpt.choice import find_device
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.micro_batches import micro_batch_rows, tokens_that_fit
+from nanogpt.micro_batches import evaluation_rows, micro_batch_rows, tokens_that_fit
 from nanogpt.sampling import SamplingPolicy, token_blocks
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
@@ -25,6 +23,7 @@ from nanogpt_torch.kernels import (
     attend_in_chunks,
     fused_attention_is_right,
     onednn_is_faster,
+    recomputed_losses,
 )
 from nanogpt_torch.model import GPT, Block, Kernels, attend, token_losses
 from nanogpt_torch.optimizer import Optimizer
@@ -44,6 +43,8 @@ class Backend:
         device: str = "auto",
         dtype: str = "float32",
         compile: bool = False,
+        micro_batch_size: int | Literal["auto"] = "auto",
+        remat: bool = False,
         kernels: Kernels | None = None,
     ) -> None:
         # Differs from jax: the precision of float32 is one setting, by which CUDA's matmuls may use TF32.
@@ -51,10 +52,17 @@ class Backend:
         self.config, self.dtype = config, getattr(torch, "float32" if dtype == "tf32" else dtype)
         self.device = find_device(type(self), device)
         self.device_name = torch.cuda.get_device_name() if self.device == "cuda" else self.device
+        self._micro_batch_size, self._remat = micro_batch_size, remat
         # Differs from jax: a module holds its parameters, and an optimizer its moments.
         self._compiled = compile
         self.kernels = kernels or self._fastest_kernels()
         self._module = GPT(config, self.kernels).to(self.device)
+        # In another dtype, a copy computes.
+        self.model, self._copies = self._module, []
+        if self.dtype != torch.float32:
+            with torch.device(self.device):
+                self.model = GPT(config, self.kernels).to(self.dtype)
+            self._copies = list(zip(self.model.parameters(), self._module.parameters(), strict=True))
         self._parameters = dict(_canonical(self._module))
         parameters = {name: p for name, (p, _) in self._parameters.items()}
         self._optimizer = Optimizer(training, parameters) if training else None
@@ -70,16 +78,6 @@ class Backend:
         }
         return [name for name, there in available.items() if there]
 
-    @property
-    def model(self) -> GPT:
-        if self.dtype == torch.float32:
-            return self._module
-        # Differs from jax: the module's own parameters are float32, and compilation is for training.
-        with torch.device(self.device):
-            model = GPT(self.config, replace(self.kernels, block=Block)).to(self.dtype)
-        model.load_state_dict(self._module.state_dict())
-        return model
-
     @torch.no_grad()
     def load(self, state: TrainingState) -> None:
         # Differs from jax: values are copied into the parameters, and kernels are transposed.
@@ -92,6 +90,7 @@ class Backend:
             )
             self._optimizer.load(state.step, first, second)
         self._step = state.step
+        self._cast()
 
     def state(self) -> TrainingState:
         assert self._optimizer is not None, "a model loaded for inference has no training state"
@@ -111,6 +110,7 @@ class Backend:
         for tokens_BT1, keys_B2, learning_rate in zip(tokens, keys, learning_rate_K.tolist(), strict=True):
             losses.append(self._loss_and_gradients(tokens_BT1, keys_B2))
             self._optimizer.update(learning_rate)
+            self._cast()
         self._step += len(losses)
         return lambda: torch.stack(losses).cpu().numpy()
 
@@ -122,13 +122,13 @@ class Backend:
 
     @torch.inference_mode()
     def losses(self, tokens_BT1: np.ndarray) -> np.ndarray:
-        rows = max(1, 2**14 // tokens_BT1.shape[1])
+        rows = evaluation_rows(self.config)
         chunks = [self._token_losses(chunk_BT1) for chunk_BT1 in self._tokens(tokens_BT1).split(rows)]
         return torch.cat(chunks).cpu().numpy()
 
     @torch.inference_mode()
     def logits(self, tokens_BT: np.ndarray) -> np.ndarray:
-        return self._logits(self._tokens(tokens_BT)).float().cpu().numpy()
+        return self.model(self._tokens(tokens_BT)).float().cpu().numpy()
 
     @torch.inference_mode()
     def attention(self, tokens_BT: np.ndarray) -> np.ndarray:
@@ -167,13 +167,21 @@ class Backend:
         # Differs from jax: torch wants contiguous arrays on its device, and int64 indices.
         return torch.from_numpy(np.ascontiguousarray(tokens)).to(self.device).long()
 
-    def _logits(self, tokens_BT: Tensor, keys_B2: Tensor | None = None) -> Tensor:
-        """The module's logits, with weights in the dtype of the computation; gradients reach the module."""
-        # Differs from jax: weights are not an argument of a module, but can be put in their place for a call.
-        if self.dtype == torch.float32:
-            return self._module(tokens_BT, keys_B2)
-        weights = {name: p.to(self.dtype) for name, p in self._module.named_parameters()}
-        return functional_call(self._module, weights, (tokens_BT, keys_B2))
+    @torch.no_grad()
+    def _cast(self) -> None:
+        """Give a copy that computes the weights as they are now."""
+        # Differs from jax: a module of another dtype has parameters of its own.
+        for copy, parameter in self._copies:
+            copy.copy_(parameter)
+
+    @torch.no_grad()
+    def _collect_gradients(self) -> None:
+        """Add the gradients of a copy that computes to the parameters' own, in float32."""
+        # Differs from jax: a module of another dtype has parameters of its own.
+        for copy, parameter in self._copies:
+            gradient = cast(Tensor, copy.grad).to(parameter.dtype)
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            copy.grad = None
 
     @contextmanager
     def _decoding(self) -> Iterator[None]:
@@ -185,13 +193,16 @@ class Backend:
 
     def _token_losses(self, tokens_BT1: Tensor, keys_B2: Tensor | None = None) -> Tensor:
         # Differs from jax: the module holds its weights.
-        logits_BTV = self._logits(tokens_BT1[:, :-1], keys_B2)
-        return token_losses(logits_BTV, tokens_BT1[:, 1:])
+        if self._remat:
+            return recomputed_losses(self.model, tokens_BT1, keys_B2)
+        return token_losses(self.model(tokens_BT1[:, :-1], keys_B2), tokens_BT1[:, 1:])
 
     def _tokens_at_once(self) -> float:
-        """Tokens of a micro-batch."""
+        """Tokens of a micro-batch, at most."""
         # Differs from jax: on a CPU a compiled block holds less in memory, and has some cost for each call;
         # each kind of device has a function that tells its memory.
+        if self._micro_batch_size != "auto":
+            return self._micro_batch_size * self.config.block_size
         if self.device == "cpu":
             return 4096 if self._compiled else 2048
         ask = {
@@ -199,7 +210,7 @@ class Backend:
             "mps": torch.mps.recommended_max_memory,
         }
         memory = ask[self.device]() if self.device in ask else None
-        return tokens_that_fit(self.config, self.dtype.itemsize, memory)
+        return tokens_that_fit(self.config, self.dtype.itemsize, memory, self._remat)
 
     def _loss_and_gradients(self, tokens_BT1: Tensor, keys_B2: Tensor) -> Tensor:
         """Mean loss; its gradients, summed over micro-batches, are left in the parameters."""
@@ -211,6 +222,7 @@ class Backend:
         for micro_batch in zip(tokens_BT1.split(rows), keys_B2.split(rows), strict=True):
             loss = self._token_losses(*micro_batch).mean() * (rows / B)
             loss.backward()
+            self._collect_gradients()
             total += loss.detach()
         return total
 

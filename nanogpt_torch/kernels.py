@@ -5,16 +5,19 @@ model = GPT(config, Kernels(attend=attend_in_chunks))
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from nanogpt.config import ModelConfig
+from nanogpt.micro_batches import LOGITS_AT_ONCE, micro_batch_rows
 from nanogpt.randomness import normals
-from nanogpt_torch.dropout import Dropout, positions
-from nanogpt_torch.model import Block, Kernels, attend, attention_weights
+from nanogpt_torch.dropout import Dropout, fold_in, positions
+from nanogpt_torch.model import GPT, Block, Kernels, attend, attention_weights, token_losses
 
 # Each query chunk attends only to the keys up to its end: half the pairs that the causal mask hides are never
 # computed. More chunks save more of them, and cost more than that.
@@ -177,3 +180,24 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
 
 # Differs from jax: torch keeps a table of operations.
 torch.library.register_autograd("nanogpt::matmul", _backward, setup_context=_save_for_backward)
+
+
+def recomputed_losses(model: GPT, tokens_BT1: Tensor, keys_B2: Tensor | None) -> Tensor:
+    """Loss in nats of each token after the first, with little memory: `[B, T]`.
+
+    The forward pass keeps the input of each block, and the backward pass computes the rest again (Chen et al.
+    2016, https://arxiv.org/abs/1604.06174). Logits exist for a chunk of the tokens at a time.
+    """
+    # Differs from jax: torch would keep its generator's state too, which nothing here draws from.
+    again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    x_BTC, targets_BT = model.embed(tokens_BT1[:, :-1]), tokens_BT1[:, 1:]
+    for layer, block in enumerate(model.blocks):
+        x_BTC = again(block, x_BTC, fold_in(keys_B2, layer))
+
+    def losses(x_1RC: Tensor, targets_1R: Tensor) -> Tensor:
+        return token_losses(model.unembed(x_1RC), targets_1R)
+
+    rows = micro_batch_rows(targets_BT.numel(), model.token_embedding.num_embeddings, LOGITS_AT_ONCE)
+    chunks = x_BTC.view(1, -1, x_BTC.shape[-1]).split(rows, 1), targets_BT.reshape(1, -1).split(rows, 1)
+    losses_1N = torch.cat([again(losses, *chunk) for chunk in zip(*chunks, strict=True)], 1)
+    return losses_1N.view(targets_BT.shape)

@@ -65,40 +65,42 @@ def record(masks: Masks, keys_B2: np.ndarray, index: np.ndarray, kept_B: np.ndar
         mask[np.asarray(index).reshape(-1)] = kept.reshape(-1)
 
 
-def used_masks(name: str, rows: int, device: str, monkeypatch: pytest.MonkeyPatch) -> Masks:
-    """The masks of a call of three training steps, recorded where the twin makes them."""
+def used_masks(name: str, rows: int, remat: bool, device: str, monkeypatch: pytest.MonkeyPatch) -> Masks:
+    """The masks of a call of three training steps, recorded where the twin makes them, for `rows` at once."""
     masks: Masks = {}
     dropout: Any = {"jax": nanogpt_jax.dropout, "torch": nanogpt_torch.dropout}[name]
     backend: Any = {"jax": nanogpt_jax.backend, "torch": nanogpt_torch.backend}[name]
     original = dropout.keep_mask
 
     def of_jax(keys_B2: jax.Array, index: jax.Array, rate: float) -> jax.Array:
+        assert len(keys_B2) == rows
         mask = original(keys_B2, index, rate)
         jax.debug.callback(lambda *arrays: record(masks, *arrays), keys_B2, index, mask)
         return mask
 
     def of_torch(keys_B2: torch.Tensor, index: torch.Tensor, rate: float) -> torch.Tensor:
+        assert len(keys_B2) == rows
         mask = original(keys_B2, index, rate)
         record(masks, *(array.cpu().numpy() for array in (keys_B2, index, mask)))
         return mask
 
     monkeypatch.setattr(dropout, "keep_mask", {"jax": of_jax, "torch": of_torch}[name])
-    monkeypatch.setattr(backend, "micro_batch_rows", lambda *_, **__: rows)
     B, T = TRAINING.batch_size, CONFIG.block_size
-    model = backend.Backend(CONFIG, TRAINING, TrainingState.initial(CONFIG, 0), device=device)
+    options = {"device": device, "micro_batch_size": rows, "remat": remat}
+    model = backend.Backend(CONFIG, TRAINING, TrainingState.initial(CONFIG, 0), **options)
     keys = np.stack([dropout_keys(TRAINING.seed, FIRST + k, np.arange(B)) for k in range(STEPS)])
     model.train(np.ones((STEPS, B, T + 1), np.int32), keys, np.full(STEPS, 1e-3, np.float32))()
     jax.effects_barrier()
     return masks
 
 
-@pytest.mark.parametrize("rows", thorough_except([1, 2, 6], 2))
+@pytest.mark.parametrize("way", thorough_except([(1, True), (2, False), (6, True)], (2, False)))
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_every_site_of_a_training_step_uses_the_numpy_mask(
-    backend: str, rows: int, device: str, monkeypatch: pytest.MonkeyPatch
+    backend: str, way: tuple[int, bool], device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the micro-batch, and however many steps a call takes."""
-    masks = used_masks(backend, rows, device_of(backend, device), monkeypatch)
+    """Whatever the micro-batch, computed once or again, and however many steps a call takes."""
+    masks = used_masks(backend, *way, device_of(backend, device), monkeypatch)
     expected = expected_masks()
     assert len(expected) == STEPS * TRAINING.batch_size * CONFIG.n_layer * 3
     assert masks.keys() == expected.keys()
@@ -110,23 +112,6 @@ def test_every_site_of_a_training_step_uses_the_numpy_mask(
         is_attention = (mask >= 0).all()
         needed = np.tile(past_TS, (CONFIG.n_head, 1, 1)).reshape(-1) if is_attention else mask >= 0
         assert asked[needed].all()
-
-
-@pytest.mark.thorough
-@pytest.mark.long
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_gradients_do_not_depend_on_the_micro_batch(
-    backend: str, device: str, report: Report, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module: Any = {"jax": nanogpt_jax.backend, "torch": nanogpt_torch.backend}[backend]
-    keys_B2 = dropout_keys(1, 2, np.arange(6))
-    gradients = []
-    for rows in (6, 2):
-        monkeypatch.setattr(module, "micro_batch_rows", lambda *_, rows=rows, **__: rows)
-        twins = Twins.of(CONFIG, TRAINING, device)
-        gradients.append(getattr(twins, backend).gradients(twins.tokens(6, 41), keys_B2)[1])
-    for name, expected in gradients[0].items():
-        report.compare("gradients", f"{backend}, {name}, by micro-batches", gradients[1][name], expected)
 
 
 @pytest.mark.slow

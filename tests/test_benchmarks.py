@@ -79,29 +79,36 @@ def test_the_frontier_tells_how_far_seeds_lie_apart_and_which_reached_the_target
             for n, loss in enumerate(losses)
         ]
 
-    cells = frontier.row(10_000, {1: run(4, 1.46, 1.44), 2: run(4, 1.5, 1.48)})
-    assert cells[2:] == ["1, 2", *["1.4600 ± 0.0283 (1.4400 to 1.4800)"] * 2, "10, not reached"]
+    cells = frontier.row("reference", {1: run(4, 1.46, 1.44), 2: run(4, 1.5, 1.48)})
+    assert cells[2:] == ["20", "1, 2", *["1.4600 ± 0.0283 (1.4400 to 1.4800)"] * 2, "10, not reached"]
     assert frontier.spread([1.5]) == "1.5000"
 
 
 @pytest.mark.slow
-def test_the_frontier_trains_every_schedule_with_every_seed(
+def test_the_frontier_trains_every_recipe_with_every_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.txt").write_text("a line of text\n" * 300, encoding="utf-8")
-    monkeypatch.setattr(frontier, "RECIPES", {1: {"batch_size": 1}, 2: {"batch_size": 2}})
+    recipes = {"one": {"max_iters": 1, "batch_size": 1}, "two": {"max_iters": 2, "batch_size": 2}}
+    monkeypatch.setattr(frontier, "RECIPES", recipes)
+    points = [[0, 1.0, 4.0], [10, 2.0, 3.0]]
+    (tmp_path / "race.json").write_text(json.dumps({"ours, seed 1": points, "nanoGPT": points}))
     flags = [f"--data={tmp_path / 'text.txt'}", f"--out_dir={tmp_path}", "--seeds", "1", "2"]
-    monkeypatch.setattr(sys, "argv", ["frontier", "--iterations", "1", "2", *flags])
-    interrupted = tmp_path / "2_3" / "metrics.jsonl"
+    flags.append(f"--race={tmp_path / 'race.json'}")
+    monkeypatch.setattr(sys, "argv", ["frontier", "--recipes", "one", "two", *flags])
+    interrupted = tmp_path / "two_3" / "metrics.jsonl"
     interrupted.parent.mkdir()
     interrupted.touch()
     frontier.main()
-    assert (tmp_path / "frontier.md").read_text(encoding="utf-8") in capsys.readouterr().out
-    assert "2 iterations" in (tmp_path / "frontier.svg").read_text(encoding="utf-8")
-    first, second = (tmp_path / run / "metrics.jsonl" for run in ("1_1", "1_2"))
+    table = (tmp_path / "frontier.md").read_text(encoding="utf-8")
+    assert table in capsys.readouterr().out
+    assert "| two | `--max_iters 2 --batch_size 2` | 2 | 1, 2 |" in table
+    drawing = (tmp_path / "frontier.svg").read_text(encoding="utf-8")
+    assert all(f"<!-- {label}: " in drawing for label in ("one", "two", "ours", "nanoGPT"))
+    first, second = (tmp_path / run / "metrics.jsonl" for run in ("one_1", "one_2"))
     assert first.read_text(encoding="utf-8") != second.read_text(encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["frontier", "--iterations", "3", *flags])
-    with pytest.raises(SystemExit, match="no recipe for 3 iterations: choose from 1, 2"):
+    monkeypatch.setattr(sys, "argv", ["frontier", "--recipes", "three", *flags])
+    with pytest.raises(SystemExit, match="no recipe 'three': choose from one, two"):
         frontier.main()
 
 

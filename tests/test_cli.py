@@ -33,7 +33,7 @@ def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         """backend preset init_from data tokenizer out_dir config resume device dtype seed max_iters
         batch_size block_size n_layer n_head n_embd dropout attention_dropout bias activation tie_weights
         optimizer learning_rate min_lr schedule warmup_iters weight_decay beta1 beta2 grad_clip eval_interval
-        log_interval compile quiet log debug""",
+        log_interval compile micro_batch_size remat quiet log debug""",
     )
     with pytest.raises(SystemExit) as end:
         train_main(["--preset=quick", "--help"])

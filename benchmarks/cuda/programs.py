@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
@@ -30,7 +29,7 @@ from nanogpt.sampling import SamplingPolicy
 from nanogpt.state import TrainingState
 from nanogpt_jax.backend import Backend
 from nanogpt_jax.kernels import KeptBlock, SummedEmbed, attend_fused
-from nanogpt_jax.model import Block, Kernels, attend
+from nanogpt_jax.model import Kernels, attend
 
 
 class DescribedJax:
@@ -89,9 +88,10 @@ class DescribedBackend(Backend):
         training = TrainingConfig(batch_size=case.batch_size, optimizer=case.optimizer)
         # The choice of a backend whose self-test finds cuDNN's attention right.
         fused = partial(attend_fused, otherwise=attend) if case.dtype == "bfloat16" else attend
-        kernels = Kernels(attend=fused, embedding=SummedEmbed, block=case.block)
+        kernels = Kernels(attend=fused, embedding=SummedEmbed, block=KeptBlock)
         state = TrainingState.initial(case.model, 0)
-        super().__init__(case.model, training, state, device="cuda", dtype=case.dtype, kernels=kernels)
+        options = {"dtype": case.dtype, "remat": case.remat, "kernels": kernels}
+        super().__init__(case.model, training, state, device="cuda", **options)
 
     @staticmethod
     def devices() -> list[str]:
@@ -99,17 +99,11 @@ class DescribedBackend(Backend):
 
     def _tokens_at_once(self) -> float:
         # A described card does not tell its memory.
-        return tokens_that_fit(self.config, self.dtype.itemsize, self._card.memory)
+        return tokens_that_fit(self.config, self.dtype.itemsize, self._card.memory, self._remat)
 
     @property
     def programs(self) -> list[dict[str, Any]]:
         return self._jax.programs
-
-
-class Recomputed(KeptBlock):
-    """A block that the backward pass computes again, so that the forward pass keeps its input alone."""
-
-    __call__ = nnx.remat(KeptBlock.__call__)
 
 
 def zeros(described: Any) -> np.ndarray:
@@ -144,7 +138,7 @@ class Case:
     batch_size: int = 64
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: Any = "muon"
-    block: type[Block] = KeptBlock
+    remat: bool = False
 
 
 def generation(B: int) -> Case:
@@ -159,9 +153,7 @@ CASES = [
         Case((f"training step, GPT-2 124M, batch {B}",), train, "bfloat16", B, GPT2, "adamw")
         for B in (16, 32)
     ),
-    Case(
-        ("training step, GPT-2 124M, batch 32, recomputed",), train, "bfloat16", 32, GPT2, "adamw", Recomputed
-    ),
+    Case(("training step, GPT-2 124M, batch 32, --remat",), train, "bfloat16", 32, GPT2, "adamw", True),
     Case(("gradients",), gradients),
     Case(("evaluation",), lambda backend, B: backend.losses(tokens(backend, B, 1))),
     Case(("logits",), lambda backend, B: backend.logits(tokens(backend, B))),

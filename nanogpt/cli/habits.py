@@ -14,7 +14,7 @@ NANOGPT = {
     "always_save_checkpoint": "every evaluation saves, and the last two and the best are kept",
     "lr_decay_iters": "the schedule ends at --max_iters",
     "decay_lr": "--min_lr as high as --learning_rate keeps the rate constant",
-    "gradient_accumulation_steps": "--batch_size is the whole batch, computed in micro-batches that fit",
+    "gradient_accumulation_steps": "--batch_size is the whole batch, computed --micro_batch_size at a time",
     "backend=nccl": "one process trains on one device, and --backend chooses jax or torch",
     "backend=gloo": "one process trains on one device, and --backend chooses jax or torch",
     "dtype=float16": "--dtype bfloat16 needs no scaling of the loss",
