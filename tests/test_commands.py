@@ -86,6 +86,7 @@ PARSERS: dict[str, Parser] = {
     "python -m benchmarks.cuda": flags_of("benchmarks.cuda.__main__", "Cuda"),
     "python -m benchmarks.gpu": flags_of("benchmarks.gpu", "Gpu"),
     "python -m benchmarks.frontier": flags_of("benchmarks.frontier", "Frontier"),
+    "python -m benchmarks.race": flags_of("benchmarks.race", "Race"),
     "python -m benchmarks.road": flags_of("benchmarks.road", "Road"),
     "python -m benchmarks.temperature": flags_of("benchmarks.temperature", "Temperature"),
     "python -m benchmarks": flags_of("benchmarks.__main__", "Benchmark"),
