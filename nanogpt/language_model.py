@@ -16,7 +16,7 @@ from nanogpt.metadata import Metadata
 from nanogpt.sampling import checked_policy, sampling_uniforms
 from nanogpt.state import TrainingState
 from nanogpt.text.corpus import windows
-from nanogpt.text.stop import before_stop, checked_stops
+from nanogpt.text.stop import before_end, before_stop, checked_stops
 from nanogpt.text.tokenizer import Tokenizer, decode_stream, tokenizer_of
 
 PART_TOKENS = 2**14
@@ -75,19 +75,24 @@ class LanguageModel:
         """The continuation of a prompt, piece by piece as it comes.
 
         One `seed` gives one text on both backends; `sample` numbers the texts of a seed. The continuation
-        ends before `stop`, which is a text or several, else after `max_tokens` tokens.
-        Raises InputError for an empty prompt, an unknown character or an option out of range.
+        ends before the tokenizer's end token and before `stop`, which is a text or several, else after
+        `max_tokens` tokens. An empty prompt is the token that begins a text.
+        Raises InputError for an empty prompt without such a token, an unknown character or an option out of
+        range.
         """
         policy = checked_policy(
             max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed
         )
         stops = checked_stops(stop)
-        prompt_BT = self.tokenizer.encode(prompt)[None]
-        if not prompt_BT.size:
+        special = self.tokenizer.special_tokens
+        beginning_T = np.array(special.get("bos_token_id", []), np.int32, ndmin=1)
+        prompt_T = self.tokenizer.encode(prompt) if prompt else beginning_T
+        if not prompt_T.size:
             raise InputError("the prompt is empty or unknown to the tokenizer: the model goes on from tokens")
         uniforms_BN = sampling_uniforms(seed, [sample], max_tokens)
-        blocks = (tokens_BN[0] for tokens_BN in self.backend.generate(prompt_BT, uniforms_BN, policy))
-        yield from before_stop(decode_stream(self.tokenizer, prompt_BT[0], blocks), stops)
+        blocks = (tokens_BN[0] for tokens_BN in self.backend.generate(prompt_T[None], uniforms_BN, policy))
+        blocks_to_end = before_end(blocks, special.get("eos_token_id", []))
+        yield from before_stop(decode_stream(self.tokenizer, prompt_T, blocks_to_end), stops)
 
     def _checked(self, tokens_BT: np.ndarray) -> np.ndarray:
         tokens_BT = np.asarray(tokens_BT, np.int32)

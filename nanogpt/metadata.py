@@ -12,6 +12,8 @@ from nanogpt.record import Evaluation, record_from_dict
 FORMAT = 2
 READ_FORMATS = (1, 2)
 """In format 1 every weight has both moments; Muon came with format 2."""
+SpecialTokens = dict[str, int | list[int]]
+"""Ids under the names that transformers gives them: bos_token_id, eos_token_id and pad_token_id."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Metadata:
     config: Config
     vocabulary: str | None
     """The characters of a CharTokenizer; none where the run's folder holds a tokenizer.json."""
+    special_tokens: SpecialTokens | None = None
+    """None in older checkpoints, where the tokenizer.json tells."""
     data: dict[str, str | int] | None = None
     """The fingerprint of the text (text/corpus.py); none for an imported model."""
     backend: str | None = None

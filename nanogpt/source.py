@@ -7,6 +7,7 @@ from pathlib import Path
 from nanogpt.config import ModelConfig
 from nanogpt.files import read_small
 from nanogpt.language_model import read_checkpoint
+from nanogpt.metadata import SpecialTokens
 from nanogpt.text.tokenizer import tokenizer_of
 from nanogpt.weights import Weights
 
@@ -21,12 +22,14 @@ class Source:
     """The characters of a CharTokenizer."""
     tokenizer_json: bytes | None
     """The content of that file, where tokens are not characters; None where there is none."""
+    special_tokens: SpecialTokens
 
 
 def source_of_run(out_dir: Path) -> Source:
     """The newest checkpoint of a run. Raises InputError where there is none that can be read."""
     state, metadata = read_checkpoint(out_dir)
-    tokenizer_of(out_dir, metadata)  # is it the one that the model was trained with?
+    tokenizer = tokenizer_of(out_dir, metadata)  # is it the one that the model was trained with?
     file = out_dir / "tokenizer.json"
     content = read_small(file) if metadata.vocabulary is None and os.path.lexists(file) else None
-    return Source(metadata.config.model, state.weights, metadata.vocabulary, content)
+    config, vocabulary = metadata.config.model, metadata.vocabulary
+    return Source(config, state.weights, vocabulary, content, tokenizer.special_tokens)

@@ -38,7 +38,7 @@ def styled_run(
 def gpt2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tied GPT-2 of transformers with a byte-level tokenizer of 280 tokens in a vocabulary of 320."""
     folder = tmp_path_factory.mktemp("gpt2")
-    save_gpt2(folder, tied=True)
+    save_gpt2(folder)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -14,11 +14,15 @@ from nanogpt.cli.train import train_main
 from nanogpt.errors import InputError
 from nanogpt.huggingface import export_run, import_folder
 from nanogpt.language_model import read_checkpoint
-from nanogpt.text.tokenizer import CONTEXT, FileTokenizer, Tokenizer, decode_stream
-from nanogpt.text.vocabulary import END_OF_TEXT, tokenizer_json
+from nanogpt.text.tokenizer import CONTEXT, END_OF_TEXT, FileTokenizer, Tokenizer, decode_stream
+from nanogpt.text.vocabulary import tokenizer_json
 from tests.conftest import Train, tiny_flags
 
-LEARNT_FROM = "the king sleeps, the queen wakes; Gr\u00fc\u00dfe an K\u00f6nig \u738b \U0001f451\n\n" * 50
+# It quotes the end token, which must not be learnt as a part of texts.
+LEARNT_FROM = (
+    f"{END_OF_TEXT} the king sleeps, the queen wakes; Gr\u00fc\u00dfe an K\u00f6nig \u738b \U0001f451\n\n"
+    * 50
+)
 
 
 def tokenizer(name: str) -> FileTokenizer:
@@ -37,10 +41,11 @@ def test_bytes_are_tokens_of_their_values(text: str) -> None:
     assert TOKENIZERS["bytes"].vocab_size == 256
 
 
-@given(text=texts)
-def test_a_learnt_vocabulary_has_every_text(text: str) -> None:
+@given(text=st.lists(texts | st.sampled_from([END_OF_TEXT, *"<|>"])).map("".join))
+def test_a_learnt_vocabulary_has_every_text_and_none_holds_its_end_token(text: str) -> None:
     tokens_T = TOKENIZERS["bpe:300"].encode(text)
     assert TOKENIZERS["bpe:300"].decode(tokens_T) == text
+    assert TOKENIZERS["bpe:300"].special_tokens["eos_token_id"] not in tokens_T
     assert len(tokens_T) <= len(text.encode())
 
 
@@ -60,7 +65,7 @@ class Counting:
     vocabulary = None
 
     def __init__(self, of: Tokenizer) -> None:
-        self.of, self.decoded = of, 0
+        self.of, self.special_tokens, self.decoded = of, of.special_tokens, 0
 
     def encode(self, text: str) -> np.ndarray:
         return self.of.encode(text)

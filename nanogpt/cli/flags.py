@@ -99,7 +99,7 @@ class SampleFlags:
 
     model: ModelChoice = field(default_factory=ModelChoice)
     prompt: str = "\n"
-    """The text to continue: a text, @file, or - for standard input."""
+    """The text to continue: a text, @file, or - for standard input. An empty one begins a new text."""
     max_tokens: int = 500
     """Tokens to write for each sample, at most 10,000,000."""
     temp: Annotated[float, tyro.conf.arg(aliases=["--temperature"])] = 0.8

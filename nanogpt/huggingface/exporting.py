@@ -8,8 +8,15 @@ import numpy as np
 
 from nanogpt.files import read_small
 from nanogpt.huggingface.folders import new_folder, write_json
-from nanogpt.huggingface.translation import gpt2_config, gpt2_name, tokenizer_json
+from nanogpt.huggingface.translation import (
+    SPECIAL_TOKENS,
+    gpt2_config,
+    gpt2_name,
+    special_texts,
+    tokenizer_json,
+)
 from nanogpt.language_model import read_checkpoint
+from nanogpt.text.tokenizer import tokenizer_of
 from nanogpt.weights import weight_shapes
 
 
@@ -27,12 +34,15 @@ def export_run(
     out_dir = Path(out_dir).expanduser()
     state, metadata = read_checkpoint(out_dir, checkpoint)
     config, vocabulary = metadata.config.model, metadata.vocabulary
+    special_tokens = tokenizer_of(out_dir, metadata).special_tokens
     tensors = {}
     for name, shape in weight_shapes(replace(config, bias=True)).items():
         weight = state.weights.get(name, np.zeros(shape, np.float32))
         tensors[gpt2_name(name)] = np.ascontiguousarray(weight.T if name == "head.kernel" else weight)
     with new_folder(folder) as part:
-        write_json(part / "config.json", gpt2_config(config))
+        ids = dict.fromkeys(SPECIAL_TOKENS) | special_tokens
+        write_json(part / "config.json", gpt2_config(config) | ids)
+        write_json(part / "generation_config.json", ids)
         save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
         if vocabulary is not None:
             write_json(part / "tokenizer.json", tokenizer_json(vocabulary))
@@ -41,5 +51,7 @@ def export_run(
         if (part / "tokenizer.json").is_file():
             # Clean-up would remove the spaces before punctuation.
             settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-            write_json(part / "tokenizer_config.json", settings | {"model_max_length": config.block_size})
+            settings |= {"model_max_length": config.block_size}
+            texts = special_texts(special_tokens, (part / "tokenizer.json").read_bytes())
+            write_json(part / "tokenizer_config.json", settings | texts)
     return Path(folder)

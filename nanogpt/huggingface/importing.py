@@ -13,7 +13,7 @@ from nanogpt.config import Config, ModelConfig
 from nanogpt.errors import InputError, told_in_a_line
 from nanogpt.files import digests, read_small
 from nanogpt.huggingface.folders import new_folder, required_file, write_json
-from nanogpt.huggingface.translation import gpt2_name, read_config, read_vocabulary
+from nanogpt.huggingface.translation import gpt2_name, read_config, read_special_tokens, read_vocabulary
 from nanogpt.memory import require_memory_for
 from nanogpt.metadata import Metadata
 from nanogpt.source import Source
@@ -36,7 +36,10 @@ def import_folder(folder: Path | str, out_dir: Path | str) -> Path:
         if source.tokenizer_json:
             (part / "tokenizer.json").write_bytes(source.tokenizer_json)
         metadata = Metadata(
-            Config(source.config), source.vocabulary, digests=digests(part, ["tokenizer.json"])
+            Config(source.config),
+            source.vocabulary,
+            source.special_tokens,
+            digests=digests(part, ["tokenizer.json"]),
         )
         write_json(part / "config.json", asdict(metadata.config))
         checkpoints = Checkpoints(part / "checkpoints")
@@ -65,8 +68,11 @@ def read_folder(folder: Path | str) -> Source:
     vocabulary = read_vocabulary(file, config.vocab_size)
     # A damaged tokenizer.json is refused now, not at its first use.
     find_tokenizer(folder, vocabulary, config.vocab_size)
-    content = read_small(file) if vocabulary is None and file.is_file() else None
-    return Source(config, weights, vocabulary, content)
+    content = read_small(file) if file.is_file() else None
+    special_tokens = read_special_tokens(folder, config.vocab_size, content)
+    if special_tokens:  # which a CharTokenizer has not
+        vocabulary = None
+    return Source(config, weights, vocabulary, None if vocabulary else content, special_tokens)
 
 
 def read_weights(file: Path, config: ModelConfig) -> Weights:

@@ -1,15 +1,18 @@
-"""Translation to and from GPT-2: settings, names of weights, and character tokenizers."""
+"""Translation to and from GPT-2: settings, names of weights, special tokens, and character tokenizers."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nanogpt.config import ModelConfig
 from nanogpt.errors import InputError, told_in_a_line
 from nanogpt.files import read_small
+from nanogpt.metadata import SpecialTokens
 
 MAX_CONFIG = 2**20
-"""Bytes of a `config.json`. Small JSON can't make large objects."""
+"""Bytes of a `config.json` and its like. Small JSON can't make large objects."""
 MAX_VOCABULARY = 2**25
 """Bytes of the `tokenizer.json` of a CharTokenizer: all of Unicode's characters take fewer."""
 SIZES = {
@@ -30,6 +33,8 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "reorder_and_upcast_attn": (False,),
     "add_cross_attention": (False,),
 }
+SPECIAL_TOKENS = {"bos_token_id": 50256, "eos_token_id": 50256, "pad_token_id": None}
+"""What transformers takes where a `config.json` says nothing, though it may lie beyond the vocabulary."""
 NAMES = {
     "token_embedding.embedding": "wte.weight",
     "position_embedding.embedding": "wpe.weight",
@@ -57,9 +62,6 @@ def gpt2_config(config: ModelConfig) -> dict[str, Any]:
         "embd_pdrop": 0.0,
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": config.tie_weights,
-        # The default is 50256, which may lie beyond our vocabulary.
-        "bos_token_id": None,
-        "eos_token_id": None,
         "nanogpt": {"bias": config.bias},
     }
 
@@ -67,9 +69,7 @@ def gpt2_config(config: ModelConfig) -> dict[str, Any]:
 def read_config(file: Path) -> ModelConfig:
     """The model of a `config.json`. Raises InputError if it is damaged or this model can't express it."""
     with told_in_a_line(f"{file} can't be read"):
-        if (size := file.stat().st_size) > MAX_CONFIG:
-            raise InputError(f"{file} has {size:,} bytes: it must have at most {MAX_CONFIG:,}")
-        values = {"model_type": None, "n_inner": None, **json.loads(read_small(file))}
+        values = {"model_type": None, "n_inner": None, **read_object(file)}
         for name, known in SETTINGS.items():
             if values.setdefault(name, known[0]) not in known:
                 choice = " or ".join(map(str, known))
@@ -91,6 +91,52 @@ def read_config(file: Path) -> ModelConfig:
             activation="relu" if values["activation_function"] == "relu" else "gelu",
             tie_weights=values["tie_word_embeddings"],
         )
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The settings in a small file of JSON. Raises InputError where there are none."""
+    with told_in_a_line(f"{file} can't be read"):
+        if (size := file.stat().st_size) > MAX_CONFIG:
+            raise InputError(f"{file} has {size:,} bytes: it must have at most {MAX_CONFIG:,}")
+        return {**json.loads(read_small(file))}
+
+
+def read_special_tokens(folder: Path, vocab_size: int, tokenizer_json: bytes | None) -> SpecialTokens:
+    """The special tokens that the files of a GPT-2 folder name, but for those beyond the vocabulary.
+
+    Raises InputError for a file that can't be read and for an id that is no number.
+    """
+    files = ("config.json", "generation_config.json", "tokenizer_config.json")
+    config, generation, tokenizer = (
+        read_object(folder / name) if (folder / name).is_file() else {} for name in files
+    )
+    added, special = added_tokens(tokenizer_json), {}
+    for role, default in SPECIAL_TOKENS.items():
+        value = generation.get(role, config.get(role, default))
+        if value is None:
+            text = tokenizer.get(role.removesuffix("_id"))
+            value = added.get(text["content"] if isinstance(text, dict) else str(text))
+        numbers = value if role == "eos_token_id" and isinstance(value, list) else [value]
+        if any(type(number) is not int for number in numbers if number is not None):
+            raise InputError(f"{folder}: {role} is {value!r:.40}, but must be a whole number")
+        inside = [number for number in numbers if number is not None and 0 <= number < vocab_size]
+        if inside:
+            special[role] = inside if len(inside) > 1 else inside[0]
+    return special
+
+
+def special_texts(special_tokens: SpecialTokens, tokenizer_json: bytes) -> dict[str, str]:
+    """The special tokens of a `tokenizer_config.json`, which has their texts."""
+    texts = {number: text for text, number in added_tokens(tokenizer_json).items()}
+    first = {role: np.ravel(numbers)[0] for role, numbers in special_tokens.items()}
+    return {role.removesuffix("_id"): texts[number] for role, number in first.items() if number in texts}
+
+
+def added_tokens(tokenizer_json: bytes | None) -> dict[str, int]:
+    """Text and id of the tokens that a `tokenizer.json` adds to its model, its special tokens among them."""
+    with told_in_a_line("tokenizer.json can't be read"):
+        added = json.loads(tokenizer_json or b"{}").get("added_tokens", [])
+        return {token["content"]: token["id"] for token in added}
 
 
 def gpt2_name(name: str, prefix: str = "transformer.") -> str:

@@ -1,6 +1,8 @@
-"""Stop texts: a continuation ends before the first of them."""
+"""A continuation ends before the first end token, and before the first stop text."""
 
 from collections.abc import Iterable, Iterator
+
+import numpy as np
 
 from nanogpt.errors import InputError
 
@@ -11,6 +13,16 @@ def checked_stops(stop: str | Iterable[str]) -> tuple[str, ...]:
     if "" in stops:
         raise InputError("a stop text is empty: give it at least one character")
     return stops
+
+
+def before_end(blocks: Iterable[np.ndarray], ends: int | list[int]) -> Iterator[np.ndarray]:
+    """The blocks of tokens `[n]` up to the first end token; no block after it is asked for."""
+    for tokens_n in blocks:
+        found = np.flatnonzero(np.isin(tokens_n, ends))
+        if found.size:
+            yield tokens_n[: found[0]]
+            return
+        yield tokens_n
 
 
 def before_stop(pieces: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:

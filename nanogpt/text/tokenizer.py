@@ -11,10 +11,11 @@ import numpy as np
 
 from nanogpt.errors import InputError, told_in_a_line
 from nanogpt.files import digests, read_small
-from nanogpt.metadata import Metadata
+from nanogpt.metadata import Metadata, SpecialTokens
 
 CONTEXT = 16  # tokens that are decoded together with new ones: no character has so many
 UNREADABLE = "\ufffd"  # stands in a decoded text for bytes that are no character
+END_OF_TEXT = "<|endoftext|>"  # GPT-2's name of the token between two texts
 
 
 class Tokenizer(Protocol):
@@ -23,6 +24,10 @@ class Tokenizer(Protocol):
     @property
     def vocabulary(self) -> str | None:
         """The characters of a CharTokenizer, which a checkpoint keeps; None for any other."""
+
+    @property
+    def special_tokens(self) -> SpecialTokens:
+        """Ids of tokens that stand for no text: an empty prompt becomes bos, and eos ends a text."""
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`: int32 `[T]`."""
@@ -36,6 +41,7 @@ class CharTokenizer:
 
     def __init__(self, vocabulary: str) -> None:
         self.vocabulary = vocabulary
+        self.special_tokens: SpecialTokens = {}
         self._code_points = _code_points(vocabulary)
         if (np.diff(self._code_points.astype(np.int64)) <= 0).any():
             raise InputError("a vocabulary must list each character once, in the order of code points")
@@ -68,12 +74,20 @@ class CharTokenizer:
 
 
 class FileTokenizer:
-    """The tokenizer of a `tokenizer.json`, run by Hugging Face's library tokenizers."""
+    """The tokenizer of a `tokenizer.json`, run by Hugging Face's library tokenizers.
+
+    A text that quotes a special token, as this one does `<|endoftext|>`, is encoded like any other text.
+    """
 
     vocabulary = None
 
-    def __init__(self, file: Path, content: bytes | None = None) -> None:
-        """`content` is what is to be in the file, where it has not been written yet."""
+    def __init__(
+        self, file: Path, content: bytes | None = None, special_tokens: SpecialTokens | None = None
+    ) -> None:
+        """`content` is what is to be in the file, where it has not been written yet.
+
+        Without `special_tokens`, a special token `<|endoftext|>` of the file begins and ends a text.
+        """
         tokenizers = tokenizers_library(f"to read {file}")
         with told_even_panics(f"{file} can't be read"):
             self._tokenizer = tokenizers.Tokenizer.from_buffer(
@@ -81,7 +95,12 @@ class FileTokenizer:
             )
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # as text, for whoever writes one only quotes it
         self.vocab_size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)
+        added = self._tokenizer.get_added_tokens_decoder().items()
+        ends = [number for number, token in added if token.special and token.content == END_OF_TEXT]
+        of_file: SpecialTokens = {f"{role}_token_id": end for end in ends for role in ("bos", "eos")}
+        self.special_tokens = of_file if special_tokens is None else special_tokens
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`, without special tokens around them: int32 `[T]`."""
@@ -122,6 +141,9 @@ class NoTokenizer:
 
     vocabulary = None
 
+    def __init__(self, special_tokens: SpecialTokens | None = None) -> None:
+        self.special_tokens = special_tokens or {}
+
     def encode(self, text: str) -> NoReturn:
         raise InputError("this model came without a tokenizer.json: it takes only token ids, not text")
 
@@ -130,7 +152,11 @@ class NoTokenizer:
 
 
 def find_tokenizer(
-    folder: Path, vocabulary: str | None, vocab_size: int, content: bytes | None = None
+    folder: Path,
+    vocabulary: str | None,
+    vocab_size: int,
+    content: bytes | None = None,
+    special_tokens: SpecialTokens | None = None,
 ) -> Tokenizer:
     """The tokenizer of a model: that of its vocabulary, else of `tokenizer.json` in its folder, else none.
 
@@ -141,8 +167,8 @@ def find_tokenizer(
         return CharTokenizer(vocabulary)
     file = folder / "tokenizer.json"
     if not (os.path.lexists(file) if content is None else content):
-        return NoTokenizer()
-    tokenizer = FileTokenizer(file, content)
+        return NoTokenizer(special_tokens)
+    tokenizer = FileTokenizer(file, content, special_tokens)
     if tokenizer.vocab_size > vocab_size:
         raise InputError(f"{file} has {tokenizer.vocab_size:,} tokens, but the model has {vocab_size:,}")
     return tokenizer
@@ -157,7 +183,8 @@ def tokenizer_of(folder: Path, metadata: Metadata) -> Tokenizer:
     known = metadata.digests.get(name)
     if known and digests(folder, [name]).get(name) != known:
         raise InputError(f"{folder / name} is gone, or is not the one that this model was trained with")
-    return find_tokenizer(folder, metadata.vocabulary, metadata.config.model.vocab_size)
+    vocab_size, special_tokens = metadata.config.model.vocab_size, metadata.special_tokens
+    return find_tokenizer(folder, metadata.vocabulary, vocab_size, special_tokens=special_tokens)
 
 
 def decode_stream(tokenizer: Tokenizer, prompt_T: np.ndarray, blocks: Iterable[np.ndarray]) -> Iterator[str]:

@@ -13,11 +13,10 @@ from typing import Any
 
 from nanogpt.errors import InputError
 from nanogpt.files import read_small
-from nanogpt.text.tokenizer import tokenizers_library, told_even_panics
+from nanogpt.text.tokenizer import END_OF_TEXT, tokenizers_library, told_even_panics
 
 BYTES = 256
 MAX_VOCABULARY = 2**20
-END_OF_TEXT = "<|endoftext|>"
 
 
 def tokenizer_json(name: str, training_text: str) -> bytes | None:

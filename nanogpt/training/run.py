@@ -69,6 +69,7 @@ class Run:
         metadata = Metadata(
             config=self.config,
             vocabulary=self.tokenizer.vocabulary,
+            special_tokens=self.tokenizer.special_tokens,
             data=self.corpus.fingerprint,
             backend=backend,
             elapsed=elapsed,
@@ -185,7 +186,10 @@ def _new_tokenizer(out_dir: Path, config: Config, corpus: Corpus, origin: Source
         if name != "char":
             raise InputError(f"--tokenizer {name}: --init_from brings its own")
         vocab_size, content = origin.config.vocab_size, origin.tokenizer_json
-        return find_tokenizer(out_dir, origin.vocabulary, vocab_size, content or b""), vocab_size, content
+        tokenizer = find_tokenizer(
+            out_dir, origin.vocabulary, vocab_size, content or b"", origin.special_tokens
+        )
+        return tokenizer, vocab_size, content
     content = tokenizer_json(name, training_text(corpus))
     if content is None:
         characters = CharTokenizer.from_text(corpus.text)
