@@ -9,7 +9,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from nanogpt.errors import InputError
 
-Preset = Literal["shakespeare", "quick", "reference", "bigram", "finetune"]
+GPT2Size = Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
+Preset = Literal["shakespeare", "quick", "reference", "bigram", "finetune", "gpt2-tiny", GPT2Size]
 MAX_LAYERS = 10_000
 MAX_FLOAT = 1e38  # float32 ends at 3.4e38
 
@@ -106,7 +107,7 @@ class RunConfig:
     """The data, the backend and the device of a run."""
 
     preset: Preset = "shakespeare"
-    """Defaults: the best recipe, two minutes on two cores, AdamW alone, a first step, or for --init_from."""
+    """The best recipe, two minutes on two cores, AdamW alone, a first step, one for --init_from, or GPT-2."""
     init_from: str = ""
     """A run, or a GPT-2 folder of transformers: a new run begins with its weights and its tokenizer."""
     data: str = "auto"

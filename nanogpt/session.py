@@ -11,13 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 from nanogpt.backend import Backend
 from nanogpt.choice import find_device, load_backend
-from nanogpt.config import Config, ModelConfig, Preset, configured
+from nanogpt.config import Config, ModelConfig, Preset, RunConfig, configured
 from nanogpt.errors import InputError, first_line
 from nanogpt.files import read_small
 from nanogpt.heads.log import HeadLog
 from nanogpt.huggingface import model_of_folder, read_folder
 from nanogpt.language_model import LanguageModel, load
-from nanogpt.presets import PRESETS
+from nanogpt.presets import GPT2_SIZES, PRESETS
 from nanogpt.report.markdown import Report
 from nanogpt.report.notebook import LiveCurve
 from nanogpt.report.tensorboard import EventLog
@@ -99,7 +99,9 @@ def start_of(
         source = Path(init_from).expanduser().absolute()
         settings["init_from"] = str(source)
         if not saved:
-            config = replace(config, model=_model_of(source))
+            # The source's tokenizer comes with it, and takes the place of the preset's.
+            run = replace(config.run, tokenizer=RunConfig.tokenizer)
+            config = replace(config, model=_model_of(source), run=run)
     return Start(configured(config, settings), folder)
 
 
@@ -108,12 +110,14 @@ def _model_of(folder: Path) -> ModelConfig:
     if (folder / "checkpoints").is_dir() and (saved := saved_config(folder)):
         return saved.model
     if not folder.exists():
-        hint = "take a run, or a GPT-2 folder of transformers"
-        if folder.name.startswith("gpt2"):
+        name, hint = folder.name, "take a run, or a GPT-2 folder of transformers"
+        if name in GPT2_SIZES:
             hint = (
                 "put config.json, model.safetensors and tokenizer.json of Hugging Face's "
-                f"openai-community/{folder.name} into a folder, and name that"
+                f"openai-community/{name} there, and start again"
             )
+        if name in PRESETS:
+            hint += f"; --preset {name} trains one from nothing, in out/{name}"
         raise InputError(f"--init_from: there is no folder {folder}: {hint}")
     return model_of_folder(folder)
 

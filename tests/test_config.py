@@ -1,5 +1,6 @@
 """Configurations are checked once, and the error says what to change."""
 
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -45,6 +46,20 @@ def test_the_default_is_shakespeare() -> None:
     assert config == Config()
     assert count_parameters(config.model) == 1_230_720
     assert all(preset.run.preset == name for name, preset in PRESETS.items())
+
+
+def test_the_presets_of_gpt2_have_its_shape_and_its_parameters() -> None:
+    """The counts are those of OpenAI's weights."""
+    published = {
+        "gpt2": (12, 124_439_808),
+        "gpt2-medium": (16, 354_823_168),
+        "gpt2-large": (20, 774_030_080),
+        "gpt2-xl": (25, 1_557_611_200),
+    }
+    for name, (n_head, parameters) in published.items():
+        model = replace(PRESETS[name].model, vocab_size=50_257)
+        assert (model.block_size, model.n_head, model.activation) == (1024, n_head, "gelu")
+        assert count_parameters(model) == parameters
 
 
 @pytest.mark.parametrize(("schedule", "at_a_quarter"), [("linear", 0.775), ("cosine", 0.868198)])

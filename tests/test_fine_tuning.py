@@ -83,8 +83,16 @@ def test_a_learnt_vocabulary_goes_over_to_the_new_run(train: Train, tmp_path: Pa
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--init_from=gpt2"], "put config.json, model.safetensors and tokenizer.json of Hugging Face's"),
-        (["--init_from=nowhere"], "there is no folder"),
+        (
+            ["--init_from=gpt2-xl"],
+            "gpt2-xl: put config.json, model.safetensors and tokenizer.json of Hugging Face's "
+            "openai-community/gpt2-xl there, and start again; --preset gpt2-xl trains one from nothing",
+        ),
+        (
+            ["--init_from=gpt2-tiny"],
+            "gpt2-tiny: take a run, or a GPT-2 folder of transformers; --preset gpt2-tiny trains one from",
+        ),
+        (["--init_from=nowhere"], "nowhere: take a run, or a GPT-2 folder of transformers\n"),
         (["--init_from=empty"], "empty holds no config.json"),
         (["--init_from=run", "--n_layer=3"], "run is another model: n_layer: 1 -> 3"),
         (["--init_from=run", "--tokenizer=bytes"], "--tokenizer bytes: --init_from brings its own"),

@@ -108,6 +108,7 @@ def test_the_bound_of_memory_is_that_of_real_arrays(optimizer: Literal["muon", "
 
 
 def test_only_what_surely_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "machine_memory", lambda: 32e9)
     for preset in PRESETS.values():
         require_memory_for(preset.model, preset.training)
     default = Config(training=TrainingConfig(optimizer="adamw", batch_size=64))
