@@ -1,10 +1,16 @@
 // The measurements of the heads: a card for each, the same as a table, and a chart of how the chosen head formed.
 
+import { colourAt, theme, tint } from "./colours.js";
+import { formation, layerAndHead, maps, report, unit } from "./data.js";
+import { byId, drawn, element, pieceElement, put } from "./elements.js";
+import { choose, state, whenever } from "./state.js";
+import { minus, nameOf, percent, sentenceOf, shortName, signed } from "./words.js";
+
 const BARS = { width: 260, row: 13, label: 104, right: 40 };
 const CURVES = { height: 280, left: 48, right: 176, top: 8, bottom: 24, label: 17 };
 const interval = ({ low, high }, digits) => minus(`${low.toFixed(digits)} to ${high.toFixed(digits)}`);
 
-function method() {
+export function method() {
   const roles = report.heads.filter(({ role }) => role).length, all = report.heads.length;
   const [first, second] = report.repeats_loss;
   const claims = `. Nothing is claimed about the other ${all - roles}. A head gets a role if two intervals lie above `
@@ -28,7 +34,7 @@ function method() {
       element("p", {}, repeats)));
 }
 
-function cards() {
+export function cards() {
   const excesses = report.heads.flatMap(({ scores }) => Object.values(scores).map(({ excess }) => excess));
   const low = Math.min(0, ...excesses.map((excess) => excess.low));
   const high = Math.max(report.excess_threshold, ...excesses.map((excess) => excess.high));
@@ -103,7 +109,7 @@ function example({ text, query, weights }) {
   return element("p", { className: "example", dir: "auto" }, ...spans);
 }
 
-function scoreTable() {
+export function scoreTable() {
   const names = Object.keys(report.heads[0].scores);
   const cell = (estimate, digits) => {
     return element("td", { title: interval(estimate, digits) }, minus(estimate.mean.toFixed(digits)));
@@ -122,7 +128,7 @@ function scoreTable() {
 }
 
 /** Chart of the chosen head's excess over uniform attention by training step, one line for each detector. */
-function formationChart() {
+export function formationChart() {
   const { height, left, right, top, bottom, label } = CURVES, { steps, excess } = formation;
   const box = document.querySelector("#formation .chart"), [first, last] = [steps[0], steps.at(-1)];
   const words = (x, y, anchor, content) => drawn("text", { x, y, "text-anchor": anchor }, content);

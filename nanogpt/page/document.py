@@ -4,21 +4,26 @@ import base64
 import hashlib
 import html
 import json
+import re
+from collections.abc import Sequence
 from importlib import resources
 from string import Template
 from typing import Any
 
-SCRIPTS = ("data", "elements", "pictures", "explore", "cards", "tour", "start")
+# Each script imports from earlier ones alone, and the last one starts the page.
+SCRIPTS = (
+    *("state", "data", "words", "colours", "elements"),
+    *("pictures", "explore", "cards", "tour", "start"),
+)
+_FOLDER = resources.files("nanogpt.page")
+_IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=(?:(?:async )?function|class|const) (?:(\w+)|\{([^}]*)\}))", re.MULTILINE)
 
 
 def page(figures: dict[str, Any], title: str) -> str:
     """The HTML document that shows the figures of contents.py."""
-    folder = resources.files("nanogpt.page")
-    style, document, *scripts = (
-        (folder / name).read_text(encoding="utf-8")
-        for name in ("attention.css", "attention.html", *(f"{name}.js" for name in SCRIPTS))
-    )
-    script = "".join(scripts)
+    style, document = (_read(name) for name in ("attention.css", "attention.html"))
+    script = bundle(SCRIPTS)
     return Template(document).substitute(
         style=style,
         style_hash=_hash(style),
@@ -29,6 +34,24 @@ def page(figures: dict[str, Any], title: str) -> str:
         summary=_summary(figures["report"]),
         unit=figures["unit"],
     )
+
+
+def bundle(names: Sequence[str]) -> str:
+    """The modules of these names as one script, since a page in one file has no address to import from.
+
+    Each module becomes a function of its own, which returns what the module exports to the later ones.
+    """
+    script = ""
+    for name in names:
+        source = _read(f"{name}.js")
+        exported = ", ".join(plain or several.strip() for plain, several in _EXPORT.findall(source))
+        body = _EXPORT.sub("", _IMPORT.sub(r"const \1 = \2_js;", source))
+        script += f"const {name}_js = (() => {{\n{body}return {{ {exported} }};\n}})();\n\n"
+    return script
+
+
+def _read(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
 
 
 def _summary(report: dict[str, Any] | None) -> str:

@@ -1,5 +1,11 @@
 // The text in colours, the strongest attention of the chosen piece, and the model's guesses of the next one.
 
+import { colourAt, palette, theme, tint } from "./colours.js";
+import { cellOf, codesOf, comparison, data, isDifference, length, maps, pieces, unit, valueOf } from "./data.js";
+import { ARROWS, byId, element, pieceElement, put, within } from "./elements.js";
+import { choose, state, whenever } from "./state.js";
+import { percent, quoted, shown, visible } from "./words.js";
+
 const STRONGEST = 5;
 const surprises = [0, ...data.losses]; // the first piece is not predicted
 const greatest = Math.max(...surprises, 1e-9);
@@ -10,7 +16,7 @@ function codeFor(index) {
   return key <= query ? codesOf(state.head)[cellOf(query, key)] : null;
 }
 
-function text() {
+export function text() {
   const box = byId("text");
   const options = pieces.map((piece, index) => {
     return pieceElement(piece, { id: `piece-${index}`, role: "option", ariaLabel: visible(piece) });
@@ -68,18 +74,7 @@ function colour(options) {
   });
 }
 
-function tint(option, rgb) {
-  option.style.backgroundColor = rgb ? `rgb(${rgb.join(" ")})` : "";
-  option.style.setProperty("--ink", rgb ? inkOn(rgb) : "");
-}
-
-/** A dark or light text colour, whichever has more contrast (WCAG's relative luminance). */
-function inkOn(rgb) {
-  const [red, green, blue] = [...rgb].map((value) => ((value / 255 + 0.055) / 1.055) ** 2.4);
-  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? "#14152a" : "#fffffd";
-}
-
-function legend() {
+export function legend() {
   const bar = element("canvas", { width: 256, height: 1, ariaHidden: true });
   const [low, high, hold] = ["span", "span", "span"].map((tag) => element(tag));
   put("text-legend", low, bar, high, hold);
@@ -104,7 +99,7 @@ function entryAt(step, surprise, apart) {
 }
 
 /** Tables for the chosen piece: its strongest attention (to others or from others), and guesses of the next piece. */
-function tables() {
+export function tables() {
   whenever([], () => {
     const { at } = state, piece = quoted(pieces[at]), next = pieces[at + 1];
     const codes = pieces.map((_, index) => [index, codeFor(index)]).filter(([, code]) => code !== null);

@@ -1,5 +1,11 @@
 // Pictures of the heads: a small one of each, and a large one of the chosen head.
 
+import { palette } from "./colours.js";
+import { cellOf, codesOf, heads, isDifference, largest, layers, length, pieces, report, valueOf } from "./data.js";
+import { ARROWS, byId, element, put, within } from "./elements.js";
+import { choose, state, whenever } from "./state.js";
+import { nameOf, quoted, shown, visible } from "./words.js";
+
 const THUMBNAIL = 64; // most pixels on a side
 const LABELLED = 40; // most pieces that the large picture has room to name
 const EXPLAINED = 12; // fewest pieces that leave room for the explanation
@@ -26,7 +32,7 @@ function paint(canvas, head, block) {
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
-function thumbnails() {
+export function thumbnails() {
   const grid = byId("thumbnails");
   grid.style.setProperty("--heads", heads);
   const buttons = Array.from({ length: layers * heads }, (_, head) => {
@@ -58,7 +64,7 @@ function thumbnails() {
 
 const part = (cells) => `${(100 * cells) / length}%`;
 
-function picture() {
+export function picture() {
   const frame = byId("picture"), canvas = frame.querySelector("canvas");
   new ResizeObserver(() => fit(frame)).observe(frame.parentElement);
   const pointAt = (cell) => choose({ cell, ...(cell && !state.held ? { at: cell[0] } : {}) });

@@ -1,5 +1,15 @@
 // The start of the page: it builds every part once; parts redraw themselves at each change.
 
+import { cards, formationChart, method, scoreTable } from "./cards.js";
+import { theme } from "./colours.js";
+import { comparison, data, formation, heads, largest, layers, length, report } from "./data.js";
+import { byId, choiceButtons, put } from "./elements.js";
+import { legend, tables, text } from "./explore.js";
+import { picture, thumbnails } from "./pictures.js";
+import { choose, state, whenever } from "./state.js";
+import { tour } from "./tour.js";
+import { nameOf, sentenceOf, shown } from "./words.js";
+
 const MODES = { to: "what it attends to", from: "what attends to it", surprise: "surprise" };
 const SCALES = { root: "square root: shows small weights", linear: "linear" };
 

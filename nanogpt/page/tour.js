@@ -1,5 +1,8 @@
 // A guided tour in five steps. The dialog is modal: it keeps the focus, and gives it back when Escape closes it.
 
+import { heads, layers, report, unit } from "./data.js";
+import { byId, put } from "./elements.js";
+
 const STEPS = [
   ["heads", "Heads attend to earlier text",
     `The model reads from left to right and guesses the next ${unit} at every step. Before it guesses, each `
@@ -25,7 +28,7 @@ const STEPS = [
     + "without each head."],
 ];
 
-function tour() {
+export function tour() {
   const dialog = byId("tour"), [spotlight, card] = dialog.children;
   let step = 0;
   const light = () => {
