@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 import nanogpt
-from tests.conftest import STRANGE
+from tests.conftest import ROOT, STRANGE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -32,9 +32,10 @@ def resize(driver: Chrome, width: int) -> None:
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
-def prefer(driver: Chrome, scheme: str) -> None:
-    wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
-    features = [{"name": name, "value": value} for name, value in wishes.items()]
+def prefer(driver: Chrome, scheme: str, **wishes: str) -> None:
+    """Set the colour scheme, reduced motion, and other media features by name: `forced_colors="active"`."""
+    wishes = {"prefers_color_scheme": scheme, "prefers_reduced_motion": "reduce", **wishes}
+    features = [{"name": name.replace("_", "-"), "value": value} for name, value in wishes.items()]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
@@ -72,3 +73,12 @@ def state_of(browser: Chrome) -> dict[str, Any]:
         head: document.querySelector("#chosen-name").innerText,
         readout: document.querySelector("#readout").innerText,
     }""")
+
+
+def contrasts_of(driver: Chrome, selector: str = "*", colour: str = "text") -> list[tuple[str, float]]:
+    """Contrast ratio (WCAG) of elements to what is behind them: of their text or of another property.
+
+    Where a gradient or a transparent colour is behind, the least contrast counts.
+    """
+    script = (ROOT / "tests" / "contrasts.js").read_text(encoding="utf-8")
+    return driver.execute_script(script, selector, colour)

@@ -43,7 +43,8 @@ def test_scripts_share_only_what_is_exported(
     browser: Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "first.js").write_text(
-        "const hidden = 1;\nexport const { a, b } = { a: 2, b: 3 };\nexport class Sum { of(x) { return a + x; } }\n"
+        "const hidden = 1;\nexport const { a, b } = { a: 2, b: 3 };\n"
+        "export class Sum {\n  of(x) {\n    return a + x;\n  }\n}\n"
     )
     (tmp_path / "second.js").write_text(
         'import {\n  a, Sum,\n} from "./first.js";\n'

@@ -13,7 +13,7 @@ from typing import Any
 # Each script imports from earlier ones alone, and the last one starts the page.
 SCRIPTS = (
     *("state", "data", "words", "colours", "elements"),
-    *("pictures", "explore", "cards", "tour", "start"),
+    *("pictures", "explore", "announcements", "formation", "cards", "tour", "start"),
 )
 _FOLDER = resources.files("nanogpt.page")
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)

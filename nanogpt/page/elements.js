@@ -28,6 +28,9 @@ export function pieceElement(piece, properties) {
 export const byId = (id) => document.getElementById(id);
 export const put = (id, ...children) => byId(id).replaceChildren(...children);
 
+/** Let a screen reader say this, after what it is saying. */
+export const say = (words) => put("said", words);
+
 /** Buttons of which one is pressed: `choices` maps the values of `state[key]` to labels. */
 export function choiceButtons(id, key, choices) {
   put(id, ...Object.entries(choices).map(([value, label]) => {

@@ -4,7 +4,7 @@ import { colourAt, palette, theme, tint } from "./colours.js";
 import { cellOf, codesOf, comparison, data, isDifference, length, maps, pieces, unit, valueOf } from "./data.js";
 import { ARROWS, byId, element, pieceElement, put, within } from "./elements.js";
 import { choose, state, whenever } from "./state.js";
-import { percent, quoted, shown, visible } from "./words.js";
+import { percent, quoted, shown, spoken, visible } from "./words.js";
 
 const STRONGEST = 5;
 const surprises = [0, ...data.losses]; // the first piece is not predicted
@@ -19,7 +19,7 @@ function codeFor(index) {
 export function text() {
   const box = byId("text");
   const options = pieces.map((piece, index) => {
-    return pieceElement(piece, { id: `piece-${index}`, role: "option", ariaLabel: visible(piece) });
+    return pieceElement(piece, { id: `piece-${index}`, role: "option", ariaLabel: spoken(piece) });
   });
   // A sign replaces a line break or tab, so the character itself must follow it.
   box.append(...options.flatMap((option, index) => [option, ...(pieces[index].match(/[\n\t]+$/) ?? [])]));
@@ -98,26 +98,45 @@ function entryAt(step, surprise, apart) {
   return within(0, Math.round(apart ? 128 + 127 * scaled : 255 * scaled), 255);
 }
 
-/** Tables for the chosen piece: its strongest attention (to others or from others), and guesses of the next piece. */
+/** Tables for the chosen piece: its strongest attention (to others or from others), and guesses of the next one. */
 export function tables() {
   whenever([], () => {
-    const { at } = state, piece = quoted(pieces[at]), next = pieces[at + 1];
-    const codes = pieces.map((_, index) => [index, codeFor(index)]).filter(([, code]) => code !== null);
-    const values = codes.map(([index, code]) => [index, valueOf(code)]);
-    values.sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
-    const whole = isDifference() ? comparison.scale : 1;
-    const strongest = values.slice(0, STRONGEST).map(([index, value]) => {
-      return [pieces[index], distance(index - at), Math.abs(value) / whole, shown(value)];
-    });
-    rows("strongest", `${piece} ${state.mode === "from" ? "is attended to by" : "attends to"}`, strongest);
-    const guesses = data.likeliest[at].map(([guess, share]) => {
-      return [guess, guess === next ? "came next" : "", share, percent(share)];
-    });
-    rows("guesses", `After ${piece} the model expects`, guesses);
-    const loss = surprises[at + 1];
-    put("next", next === undefined ? "The text ends here."
-      : `The next ${unit} was ${quoted(next)}: probability ${percent(Math.exp(-loss))}, loss ${loss.toFixed(2)} nats.`);
+    const { attends, strongest, expects, guesses, next } = findings(quoted);
+    rows("strongest", attends, strongest);
+    rows("guesses", expects, guesses);
+    put("next", next);
   });
+}
+
+/** The same in one paragraph, as it is read aloud. */
+export function tablesInWords() {
+  const { attends, strongest, expects, guesses, next } = findings(spoken);
+  const list = (entries) => {
+    return entries.map(({ piece, note, figure }) => `${spoken(piece)}${note && `, ${note}`}, ${figure}`).join("; ");
+  };
+  return `${attends}: ${list(strongest)}. ${expects}: ${list(guesses)}. ${next}`;
+}
+
+/** What is found at the chosen piece: rows of tables, and sentences in which `name` writes a piece. */
+function findings(name) {
+  const { at } = state, piece = name(pieces[at]), next = pieces[at + 1], loss = surprises[at + 1];
+  const codes = pieces.map((_, index) => [index, codeFor(index)]).filter(([, code]) => code !== null);
+  const values = codes.map(([index, code]) => [index, valueOf(code)]);
+  values.sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
+  const whole = isDifference() ? comparison.scale : 1;
+  return {
+    attends: `${piece} ${state.mode === "from" ? "is attended to by" : "attends to"}`,
+    strongest: values.slice(0, STRONGEST).map(([index, value]) => ({
+      piece: pieces[index], note: distance(index - at), figure: shown(value), share: Math.abs(value) / whole,
+    })),
+    expects: `After ${piece} the model expects`,
+    guesses: data.likeliest[at].map(([guess, share]) => ({
+      piece: guess, note: guess === next ? "came next" : "", figure: percent(share), share,
+    })),
+    next: next === undefined
+      ? "The text ends here."
+      : `The next ${unit} was ${name(next)}: probability ${percent(Math.exp(-loss))}, loss ${loss.toFixed(2)} nats.`,
+  };
 }
 
 function distance(offset) {
@@ -126,7 +145,7 @@ function distance(offset) {
 
 function rows(id, caption, entries) {
   byId(id).caption.textContent = caption;
-  byId(id).tBodies[0].replaceChildren(...entries.map(([piece, note, share, figure]) => {
+  byId(id).tBodies[0].replaceChildren(...entries.map(({ piece, note, figure, share }) => {
     const head = element("th", { scope: "row" }, visible(piece));
     const row = element("tr", {}, head, element("td", {}, note), element("td", {}, figure));
     row.style.setProperty("--share", share);

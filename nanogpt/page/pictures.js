@@ -53,8 +53,9 @@ export function thumbnails() {
   };
   whenever(["view", "scale", "dark"], () => buttons.forEach((button, head) => {
     paint(button.firstChild, head, Math.ceil(length / THUMBNAIL));
-    button.ariaLabel = nameOf(head) + (report ? `: ${report.heads[head].role ?? "no claim"}` : "");
-    button.title = button.ariaLabel + (isDifference() ? `, differs by ${shown(largest(head))} at most` : "");
+    const role = report ? `: ${report.heads[head].role ?? "no claim"}` : "";
+    const apart = isDifference() ? `, differs by ${shown(largest(head))} at most` : "";
+    button.ariaLabel = button.title = nameOf(head) + role + apart;
   }));
   whenever(["head"], () => buttons.forEach((button, head) => {
     button.setAttribute("aria-pressed", head === state.head);
@@ -66,7 +67,8 @@ const part = (cells) => `${(100 * cells) / length}%`;
 
 export function picture() {
   const frame = byId("picture"), canvas = frame.querySelector("canvas");
-  new ResizeObserver(() => fit(frame)).observe(frame.parentElement);
+  // A new size in the next frame, since an observer must not change what it observes.
+  new ResizeObserver(() => requestAnimationFrame(() => fit(frame))).observe(frame.parentElement);
   const pointAt = (cell) => choose({ cell, ...(cell && !state.held ? { at: cell[0] } : {}) });
   canvas.onpointermove = (event) => pointAt(cellUnder(event));
   canvas.onpointerleave = () => pointAt(null);
@@ -91,7 +93,7 @@ export function picture() {
   }));
   whenever(["head", "view", "scale", "dark"], () => {
     paint(canvas, state.head, 1);
-    canvas.ariaLabel = `Attention of ${nameOf(state.head)}; arrow keys move from cell to cell`;
+    canvas.ariaLabel = `Attention of ${nameOf(state.head)}, cell by cell`;
   });
   const [row, column] = frame.querySelectorAll("i");
   whenever(["at", "cell", "mode", "head", "view"], () => {
@@ -100,7 +102,8 @@ export function picture() {
     column.hidden = key === null;
     Object.assign(row.style, { top: part(query), height: part(1), width: part(query + 1) });
     Object.assign(column.style, { left: part(key), top: part(key), width: part(1) });
-    put("readout", ...(state.cell ? readout(query, key) : ["Point at a cell to read it."]));
+    const [figure, rest] = state.cell ? readout(state.cell, quoted) : ["", "Point at a cell or use the arrow keys."];
+    put("readout", element("b", {}, figure), rest);
   });
 }
 
@@ -118,9 +121,9 @@ function cellUnder({ target, clientX, clientY }) {
   return key <= query ? [query, key] : null;
 }
 
-function readout(query, key) {
+/** The weight of a cell, and the rest of a sentence about it, in which `name` writes a piece. */
+export function readout([query, key], name) {
   const value = valueOf(codesOf(state.head)[cellOf(query, key)]);
-  const where = key === query ? "itself" : `${quoted(pieces[key])}, ${query - key} before`;
-  const whose = ` of the attention of ${quoted(pieces[query])} (${query + 1} of ${length}) is on ${where}.`;
-  return [element("b", {}, shown(value)), whose];
+  const where = key === query ? "itself" : `${name(pieces[key])}, ${query - key} before`;
+  return [shown(value), ` of the attention of ${name(pieces[query])} (${query + 1} of ${length}) is on ${where}.`];
 }

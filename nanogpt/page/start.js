@@ -1,10 +1,12 @@
 // The start of the page: it builds every part once; parts redraw themselves at each change.
 
-import { cards, formationChart, method, scoreTable } from "./cards.js";
+import { announcements } from "./announcements.js";
+import { cards, method, scoreTable } from "./cards.js";
 import { theme } from "./colours.js";
 import { comparison, data, formation, heads, largest, layers, length, report } from "./data.js";
 import { byId, choiceButtons, put } from "./elements.js";
 import { legend, tables, text } from "./explore.js";
+import { formationChart } from "./formation.js";
 import { picture, thumbnails } from "./pictures.js";
 import { choose, state, whenever } from "./state.js";
 import { tour } from "./tour.js";
@@ -52,6 +54,7 @@ function lightAndDark() {
   whenever(["dark"], () => {
     document.documentElement.style.colorScheme = theme();
     put("theme", state.dark ? "Light" : "Dark");
+    byId("theme").ariaLabel = `${byId("theme").textContent} colours`;
   });
 }
 
@@ -85,3 +88,4 @@ if (report) {
 tour();
 addEventListener("keydown", ({ key }) => key === "Escape" && choose({ held: false }));
 choose({ ...state, head: firstHead(), at: Math.floor(0.6 * length) });
+announcements(); // of changes alone: a page that opens is read without them

@@ -8,15 +8,16 @@ export const state = {
   mode: "to", // source of the text's colours: to, from or surprise
   scale: "root", // scale of the colours: root or linear
   view: "mine", // mine, other or difference
+  curve: null, // the chosen name in the chart of how the head formed
   dark: matchMedia("(prefers-color-scheme: dark)").matches,
 };
 
 const followers = [];
 
-/** Call `follow` whenever one of the `keys` of the state changes, or at every change if `keys` is empty. */
+/** Call `follow` with each change of one of the `keys` of the state, or with every change if `keys` is empty. */
 export function whenever(keys, follow) {
   followers.push((change) => {
-    if (!keys.length || keys.some((key) => key in change)) follow();
+    if (!keys.length || keys.some((key) => key in change)) follow(change);
   });
 }
 

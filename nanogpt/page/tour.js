@@ -1,7 +1,7 @@
 // A guided tour in five steps. The dialog is modal: it keeps the focus, and gives it back when Escape closes it.
 
 import { heads, layers, report, unit } from "./data.js";
-import { byId, put } from "./elements.js";
+import { byId, put, say } from "./elements.js";
 
 const STEPS = [
   ["heads", "Heads attend to earlier text",
@@ -49,6 +49,7 @@ export function tour() {
     put("tour-count", `${step + 1} of ${STEPS.length}`);
     put("tour-title", title);
     put("tour-text", content);
+    say(`${title}. ${content}`);
     put("tour-next", step === STEPS.length - 1 ? "Done" : "Next");
     byId("tour-back").disabled = step === 0;
     byId(target).scrollIntoView({ behavior: "instant" });
@@ -56,10 +57,14 @@ export function tour() {
   };
   const forward = () => (step === STEPS.length - 1 ? dialog.close() : show(step + 1));
   byId("tour-begin").hidden = false;
+  // While the dialog is open, a screen reader hears nothing outside it.
+  const live = byId("said"), outside = live.parentElement;
   byId("tour-begin").onclick = () => {
+    dialog.append(live);
     dialog.showModal();
     show(0);
   };
+  dialog.onclose = () => outside.append(live);
   byId("tour-next").onclick = forward;
   byId("tour-back").onclick = () => show(step - 1);
   byId("tour-close").onclick = () => dialog.close();

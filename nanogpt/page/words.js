@@ -17,6 +17,13 @@ export function visible(piece) {
   });
 }
 
+/** A piece as it is read aloud. */
+export function spoken(piece) {
+  const names = { "↵": "line break", "⇥": "tab", "·": "space" };
+  const signs = visible(piece);
+  return signs === piece ? piece : signs.replace(/[↵⇥·]/g, (sign) => ` ${names[sign]} `).trim();
+}
+
 export const quoted = (piece) => `‘${visible(piece)}’`;
 export const percent = (share) => `${(100 * share).toFixed(Math.abs(share) < 0.0995 ? 1 : 0)}\u00a0%`;
 export const minus = (figure) => figure.replaceAll("-", "−");
