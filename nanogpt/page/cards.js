@@ -95,7 +95,8 @@ function bars(scores, [low, high]) {
 
 /** The numbers behind the bars: the excess, and what it is the difference of. */
 function exact(scores) {
-  const titles = ["", "excess", "share", "uniform", "other text"].map((name) => element("th", { scope: "col" }, name));
+  const names = ["detector", "excess", "share", "uniform", "other text"];
+  const titles = names.map((name) => element("th", { scope: "col" }, name));
   const rows = Object.entries(scores).map(([name, { excess, share, uniform, shuffled }]) => element("tr", {},
     element("th", { scope: "row" }, name),
     ...[excess.mean, share.mean, uniform, shuffled].map((value) => element("td", {}, minus(value.toFixed(3))))));
