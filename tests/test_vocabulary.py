@@ -137,11 +137,13 @@ def test_a_run_keeps_the_vocabulary_that_it_learnt(
     )
 
 
-def test_a_file_of_tokens_is_copied_into_the_run(train: Train, tmp_path: Path) -> None:
-    (tmp_path / "mine.json").write_bytes(tokenizer_json("bpe:280", LEARNT_FROM) or b"")
-    assert train("run", "--backend=torch", "--tokenizer=mine.json", "--max_iters=2") == 0
-    content = (tmp_path / "mine.json").read_bytes()
-    (tmp_path / "mine.json").unlink()
+@pytest.mark.parametrize("named", ["model", "model/tokenizer.json"])
+def test_a_file_of_tokens_is_copied_into_the_run(named: str, train: Train, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/tokenizer.json").write_bytes(tokenizer_json("bpe:280", LEARNT_FROM) or b"")
+    assert train("run", "--backend=torch", f"--tokenizer={named}", "--max_iters=2") == 0
+    content = (tmp_path / "model/tokenizer.json").read_bytes()
+    (tmp_path / "model/tokenizer.json").unlink()
     assert (tmp_path / "run/tokenizer.json").read_bytes() == content
     assert train("run", "--max_iters=3") == 0
 
@@ -153,6 +155,7 @@ def test_a_file_of_tokens_is_copied_into_the_run(train: Train, tmp_path: Path) -
         ("bpe:2000000", "bpe takes a size from 257 to 1,048,576"),
         ("bpe:many", "bpe takes a size"),
         ("nowhere.json", "there is no file nowhere.json"),
+        (".", "there is no file tokenizer.json (--tokenizer also takes"),
         ("empty.json", "tokenizer.json can't be read"),
         ("damaged.json", "damaged.json can't be read|tokenizer.json can't be read"),
     ],

@@ -1,7 +1,7 @@
 """Export a checkpoint as a GPT-2 folder of Hugging Face's transformers, and import such a folder as a run.
 
     nanogpt export --out_dir out/quick --folder quick-gpt2
-    nanogpt import --folder gpt2 --out_dir out/gpt2
+    nanogpt import --folder gpt2 --out_dir out/openai
 
 The folder holds `config.json`, `generation_config.json`, `model.safetensors` and, if the model has a
 tokenizer, `tokenizer.json` and `tokenizer_config.json`. The weights are those of weights.py under GPT-2's

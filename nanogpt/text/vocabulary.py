@@ -3,7 +3,7 @@
     char              the characters of the text
     bytes             the 256 bytes of UTF-8
     bpe:8192          8,192 tokens, learnt from the training text by byte-pair encoding (Sennrich et al. 2016)
-    my/tokenizer.json a file of Hugging Face's tokenizers, which is copied into the run
+    my/tokenizer.json a file of Hugging Face's tokenizers, or a folder with one, which is copied into the run
 
 All but characters are a `tokenizer.json` in the folder of the run.
 """
@@ -25,6 +25,7 @@ def tokenizer_json(name: str, training_text: str) -> bytes | None:
         return None
     if name != "bytes" and not name.startswith("bpe:"):
         file = Path(name).expanduser()
+        file = file / "tokenizer.json" if file.is_dir() else file
         if not file.is_file():
             raise InputError(f"there is no file {file} (--tokenizer also takes char, bytes or bpe:8192)")
         return read_small(file)
