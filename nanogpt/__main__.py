@@ -14,6 +14,7 @@ COMMANDS = {
         "nanogpt.cli.visualize:visualize_main",
         "Write a page that shows what the heads attend to.",
     ),
+    "prepare": ("nanogpt.cli.prepare:prepare_main", "Make tokens of texts of any size, to train on."),
     "export": (
         "nanogpt.cli.huggingface:export_main",
         "Write a checkpoint as a GPT-2 folder of transformers.",

@@ -111,7 +111,7 @@ class RunConfig:
     init_from: str = ""
     """A run, or a GPT-2 folder of transformers: a new run begins with its weights and its tokenizer."""
     data: str = "auto"
-    """auto, shakespeare, python (the standard library's source), or a text file or a folder of them."""
+    """auto, shakespeare, python (the standard library's source), a text, or a folder of texts or tokens."""
     tokenizer: str = "char"
     """char, bytes, bpe:8192 (learnt from the text; any size), or a tokenizer.json; a run keeps its first."""
     backend: Literal["auto", "jax", "torch"] = "auto"

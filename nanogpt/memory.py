@@ -31,7 +31,7 @@ def require_memory(what: str, needed: int) -> None:
     there = machine_memory()
     if needed > there:
         raise InputError(
-            f"{what} needs at least {_in_units(needed)} of memory, and this machine has {_in_units(there)}: "
+            f"{what} needs at least {in_units(needed)} of memory, and this machine has {in_units(there)}: "
             "take something smaller"
         )
 
@@ -60,7 +60,7 @@ def training_bytes(model: ModelConfig, training: TrainingConfig) -> int:
     return 4 * (3 * count_parameters(model) + second_moments + tokens)
 
 
-def _in_units(size: float) -> str:
+def in_units(size: float) -> str:
     """A number of bytes with three digits and a unit: 4.8 PB."""
     units = ["bytes", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"]
     while size >= 999.5 and len(units) > 1:

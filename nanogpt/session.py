@@ -238,17 +238,17 @@ def _followers(run: Run, backend: Backend, log: LogName, terminal: Terminal) -> 
 
 
 def _say_beginning(run: Run, backend: Backend, terminal: Terminal) -> None:
-    begins, text = "Going on with" if run.resumed else "Training", run.corpus.text
+    begins, corpus = "Going on with" if run.resumed else "Training", run.corpus
     terminal.say(
-        f"{begins} {count_parameters(run.config.model):,} parameters on {run.corpus.name} "
-        f"({len(text):,} characters, {len(set(text))} different) with {backend.name} on {backend.device}, "
+        f"{begins} {count_parameters(run.config.model):,} parameters on {corpus.name} "
+        f"({corpus.summary}) with {backend.name} on {backend.device}, "
         f"from step {run.state.step:,} of {run.config.training.max_iters:,}, in {run.out_dir}"
     )
     if run.tokenizer.vocabulary is None:
         tokens = len(run.splits.train_N) + len(run.splits.validation_N)
         terminal.say(
             f"{tokens:,} tokens of a vocabulary of {run.config.model.vocab_size:,}: "
-            f"a loss of 1 is {tokens / len(text):.4f} nats a character"
+            f"a loss of 1 is {tokens / corpus.characters:.4f} nats a character"
         )
     if len(run.splits.validation_N) > len(run.splits.validation_tokens()):
         terminal.say(f"Validation is on the first {EVALUATION_TOKENS:,} tokens of its split")

@@ -25,8 +25,8 @@ from nanogpt.checkpoint import Checkpoints
 from nanogpt.cli.sample import sample_main
 from nanogpt.cli.train import train_main
 from nanogpt.config import differences
+from nanogpt.lock import LOCK
 from nanogpt.state import TrainingState
-from nanogpt.training.lock import LOCK
 from nanogpt.training.run import Run, open_run
 from tests.conftest import assert_same_weights
 from tests.corruptions import Corruption, corrupt

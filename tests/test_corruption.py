@@ -11,7 +11,7 @@ import pytest
 
 import nanogpt.checkpoint
 from nanogpt.huggingface import export_run, import_folder
-from nanogpt.training.lock import LOCK
+from nanogpt.lock import LOCK
 from tests.conftest import tiny_flags
 from tests.corruptions import KINDS, Corruption, drawn, parts
 from tests.forks import Forks

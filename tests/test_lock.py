@@ -10,15 +10,15 @@ from pathlib import Path
 import filelock
 import pytest
 
+from nanogpt import lock
 from nanogpt.errors import InputError
-from nanogpt.training import lock
-from nanogpt.training.lock import LOCK, locked
+from nanogpt.lock import LOCK, locked
 from tests.conftest import ROOT, Train
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from nanogpt.training.lock import locked
+from nanogpt.lock import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()

@@ -137,6 +137,21 @@ class VisualizeFlags:
 
 
 @dataclass(frozen=True)
+class PrepareFlags:
+    """Make tokens of texts of any size, to train on. After a stop or a kill, the same command goes on."""
+
+    texts: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXTS...")]
+    """Files, or folders of files: plain text, .jsonl or .parquet with the field text; .gz and .zst are
+    unpacked."""
+    out: Annotated[Path, PATH]
+    """Folder to write, which train.py takes as --data: a new one, or an empty one."""
+    tokenizer: str = "char"
+    """char, bytes, bpe:8192 (learnt from the text; any size), or a tokenizer.json."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
 class ExportFlags:
     """Write a checkpoint of a run as a GPT-2 folder, which transformers opens."""
 

@@ -31,7 +31,7 @@ class HeadLog:
         if run.config.model.n_layer == 0:
             return
         length = min(run.splits.block_size, MAX_TOKENS)
-        self._tokens_WT = spread_windows(run.splits.validation_N, length, WINDOWS)[:, :-1]
+        self._tokens_WT = spread_windows(run.splits.validation_tokens(), length, WINDOWS)[:, :-1]
         texts = {t: run.tokenizer.decode(np.array([t])) for t in np.unique(self._tokens_WT)}
         self._targets = [targets([texts[token] for token in tokens_T]) for tokens_T in self._tokens_WT]
         self._names = list(meanings(unit_of(texts.values())))

@@ -14,7 +14,7 @@ from nanogpt.heads.measure import HeadReport, measure_heads
 from nanogpt.language_model import LanguageModel, load, read_checkpoint
 from nanogpt.page.colours import colour_maps
 from nanogpt.page.figures import Reading, comparison
-from nanogpt.text.corpus import Splits, load_corpus
+from nanogpt.text.corpus import Splits, load_data
 from nanogpt.text.tokenizer import CharTokenizer, NoTokenizer
 from nanogpt.weights import count_parameters
 
@@ -84,7 +84,7 @@ def validation_tokens(model: LanguageModel) -> np.ndarray:
     trained_on = model.metadata.data
     if trained_on is None:
         raise InputError("this model was imported and not trained here, so no text is known to be new to it")
-    corpus = load_corpus(model.metadata.config.run.data)
+    corpus = load_data(model.metadata.config.run.data)
     if corpus.fingerprint != trained_on:
         raise InputError(f"{corpus.name} is no longer the text that this model was trained on")
     return Splits.of(corpus, model.tokenizer, model.config.block_size).validation_tokens()

@@ -1,14 +1,16 @@
-"""Load a text, split it, and cut it into windows of tokens."""
+"""Load a text, or map a prepared one; split it, and cut it into windows of tokens."""
 
 import contextlib
 import hashlib
 import os
+import shlex
 import sys
 import sysconfig
 import tempfile
 import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,9 +19,12 @@ import platformdirs
 from rich.progress import wrap_file
 
 from nanogpt.errors import InputError
-from nanogpt.memory import require_memory
+from nanogpt.memory import in_units, machine_memory, require_memory
 from nanogpt.randomness import random_bits
-from nanogpt.text.tokenizer import Tokenizer
+from nanogpt.text.documents import PACKED, files_of
+from nanogpt.text.shards import MANIFEST, PROGRESS, PreparedCorpus, Shards
+from nanogpt.text.tokenizer import CharTokenizer, FileTokenizer, NewTokenizer, Tokenizer
+from nanogpt.text.vocabulary import tokenizer_json
 
 SHAKESPEARE_URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -28,6 +33,8 @@ TRAINING_SHARE = 0.9
 EVALUATION_TOKENS = 2**18  # upper bound on the tokens of a split that are evaluated
 MAX_FILES = 100_000  # of a folder
 MAX_STREAM = 2**26  # bytes of a stream, which may have no end
+MEMORY = 16  # bytes of memory that a byte of text may take until it is tokens
+NAMES = ("auto", "shakespeare", "python")
 
 
 @dataclass(frozen=True)
@@ -43,21 +50,46 @@ class Corpus:
         digest = hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
         return {"characters": len(self.text), "sha256": digest}
 
+    @property
+    def characters(self) -> int:
+        return len(self.text)
+
+    @property
+    def summary(self) -> str:
+        return f"{len(self.text):,} characters, {len(set(self.text))} different"
+
+    def new_tokenizer(self, name: str, folder: Path) -> NewTokenizer:
+        """The tokenizer that `--tokenizer` names, for the run in a folder. Raises InputError."""
+        content = tokenizer_json(name, [self.text[: int(TRAINING_SHARE * len(self.text))]])
+        if content is None:
+            characters = CharTokenizer.from_text(self.text)
+            return NewTokenizer(name, characters, characters.vocab_size, None)
+        learnt = FileTokenizer(folder / "tokenizer.json", content)
+        return NewTokenizer(name, learnt, learnt.vocab_size, content)
+
+    def tokens(self, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
+        """Training and validation tokens: the first 90 %, and the rest."""
+        tokens_N = tokenizer.encode(self.text)
+        boundary = int(TRAINING_SHARE * len(tokens_N))
+        return tokens_N[:boundary], tokens_N[boundary:]
+
+
+AnyCorpus = Corpus | PreparedCorpus
+
 
 @dataclass(frozen=True)
 class Splits:
-    """A tokenized corpus: the first 90 % to train on, the last 10 % to validate on."""
+    """The tokens of a corpus to train on, and those to validate on; in memory, or mapped into it."""
 
-    train_N: np.ndarray
-    validation_N: np.ndarray
+    train_N: np.ndarray | Shards
+    validation_N: np.ndarray | Shards
     block_size: int
 
     @classmethod
-    def of(cls, corpus: Corpus, tokenizer: Tokenizer, block_size: int) -> "Splits":
+    def of(cls, corpus: AnyCorpus, tokenizer: Tokenizer, block_size: int) -> "Splits":
         """Split the tokens of a corpus. Raises InputError if either split is shorter than one window."""
-        tokens_N = tokenizer.encode(corpus.text)
-        boundary = int(TRAINING_SHARE * len(tokens_N))
-        splits = cls(tokens_N[:boundary], tokens_N[boundary:], block_size)
+        train_N, validation_N = corpus.tokens(tokenizer)
+        splits = cls(train_N, validation_N, block_size)
         for name, split_N in (("training", splits.train_N), ("validation", splits.validation_N)):
             if len(split_N) < block_size + 1:
                 raise InputError(
@@ -83,11 +115,6 @@ class Splits:
         return self.train_N[start : start + length]
 
 
-def training_text(corpus: Corpus) -> str:
-    """The first characters, as many as are trained on: what a vocabulary may be learnt from."""
-    return corpus.text[: int(TRAINING_SHARE * len(corpus.text))]
-
-
 def windows(tokens_N: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Cut a text into non-overlapping windows that predict each token but the first exactly once.
 
@@ -103,8 +130,43 @@ def windows(tokens_N: np.ndarray, block_size: int) -> tuple[np.ndarray, np.ndarr
     return tokens_WT, real_WT
 
 
+def load_data(data: str, tokenizer: str = "char") -> AnyCorpus:
+    """The folder of `nanogpt prepare` or the text that `--data` names.
+
+    Raises InputError if it does not exist, is damaged, or is to be prepared first: the line has the command,
+    with the name of a `tokenizer`.
+    """
+    path = Path(data).expanduser().absolute()
+    if data not in NAMES:
+        if (path / MANIFEST).is_file():
+            return PreparedCorpus(path)
+        if (path / PROGRESS).is_file():
+            raise InputError(
+                f"{path} is prepared in part: give the same nanogpt prepare again, which goes on"
+            )
+        if reason := _why_to_prepare(path):
+            out = path.with_name(path.name.partition(".")[0] + "-tokens")
+            words = ["nanogpt", "prepare", str(path), "--tokenizer", tokenizer, "--out", str(out)]
+            raise InputError(
+                f"{reason}: run `{shlex.join(words)}`, and train with --data {shlex.quote(str(out))}"
+            )
+    return load_corpus(data)
+
+
+def _why_to_prepare(path: Path) -> str | None:
+    """Why a text can't be read into memory as it is; None where it can, or where reading it tells more."""
+    with contextlib.suppress(OSError, InputError):
+        files = _files_of(path) if path.is_dir() else [path]
+        if packed := [file for file in files if file.suffix in PACKED]:
+            return f"{packed[0]} is no plain text"
+        size, memory = sum(file.stat().st_size for file in files), machine_memory()
+        if MEMORY * size > memory / 2:
+            return f"{path} has {in_units(size)}, too much for a memory of {in_units(memory)}"
+    return None
+
+
 def load_corpus(data: str) -> Corpus:
-    """The corpus that `--data` names. Raises InputError if it does not exist or is not text."""
+    """The text that `--data` names. Raises InputError if it does not exist or is not text."""
     if data == "shakespeare":
         return Corpus(data, _shakespeare())
     if data == "python":
@@ -142,16 +204,12 @@ def read_text(path: Path) -> str:
 
 def _files_of(folder: Path) -> list[Path]:
     """The files of a folder that are not hidden, in the order of their paths."""
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
-        if len(found) > MAX_FILES:
-            raise InputError(f"the folder {folder} holds more than {MAX_FILES:,} files: name a smaller one")
-    files = sorted(file for file in found if file.is_file())
+    files = list(islice(files_of(folder), MAX_FILES + 1))
+    if len(files) > MAX_FILES:
+        raise InputError(f"the folder {folder} holds more than {MAX_FILES:,} files: name a smaller one")
     if not files:
         raise InputError(f"the folder {folder} holds no files")
-    return files
+    return sorted(files)
 
 
 def read_stream(stream: BinaryIO, name: str) -> str:

@@ -1,11 +1,12 @@
 """Convert text to tokens and back, by character or with a `tokenizer.json` (learnt by text/vocabulary.py)."""
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from nanogpt.metadata import Metadata, SpecialTokens
 CONTEXT = 16  # tokens that are decoded together with new ones: no character has so many
 UNREADABLE = "\ufffd"  # stands in a decoded text for bytes that are no character
 END_OF_TEXT = "<|endoftext|>"  # GPT-2's name of the token between two texts
+ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>")  # GPT-2's, Llama 3's, Llama 2's, Gemma's
 
 
 class Tokenizer(Protocol):
@@ -28,6 +30,10 @@ class Tokenizer(Protocol):
     @property
     def special_tokens(self) -> SpecialTokens:
         """Ids of tokens that stand for no text: an empty prompt becomes bos, and eos ends a text."""
+
+    @property
+    def sha256(self) -> str:
+        """That of the characters of a CharTokenizer, or of the `tokenizer.json`: which tokenizer it is."""
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`: int32 `[T]`."""
@@ -42,7 +48,7 @@ class CharTokenizer:
     def __init__(self, vocabulary: str) -> None:
         self.vocabulary = vocabulary
         self.special_tokens: SpecialTokens = {}
-        self._code_points = _code_points(vocabulary)
+        self._code_points = code_points(vocabulary)
         if (np.diff(self._code_points.astype(np.int64)) <= 0).any():
             raise InputError("a vocabulary must list each character once, in the order of code points")
         self._token_of = np.full(sys.maxunicode + 1, -1, np.int32)
@@ -51,15 +57,19 @@ class CharTokenizer:
     @classmethod
     def from_text(cls, text: str) -> "CharTokenizer":
         """The tokenizer that knows the characters of `text` and no others."""
-        return cls("".join(map(chr, np.flatnonzero(np.bincount(_code_points(text))))))
+        return cls("".join(map(chr, np.flatnonzero(np.bincount(code_points(text))))))
 
     @property
     def vocab_size(self) -> int:
         return len(self.vocabulary)
 
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.vocabulary.encode("utf-8", "surrogatepass")).hexdigest()
+
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`: int32 `[T]`. Raises InputError naming the first unknown character."""
-        tokens_T = self._token_of[_code_points(text)]
+        tokens_T = self._token_of[code_points(text)]
         if (unknown := np.flatnonzero(tokens_T < 0)).size:
             position = int(unknown[0])
             raise InputError(
@@ -67,6 +77,10 @@ class CharTokenizer:
                 f"of {self.vocab_size} characters"
             )
         return tokens_T
+
+    def encode_all(self, texts: list[str]) -> list[np.ndarray]:
+        """The tokens of each text by itself."""
+        return [self.encode(text) for text in texts]
 
     def decode(self, tokens_T: np.ndarray) -> str:
         """The text of tokens `[T]`."""
@@ -90,22 +104,31 @@ class FileTokenizer:
         """
         tokenizers = tokenizers_library(f"to read {file}")
         with told_even_panics(f"{file} can't be read"):
-            self._tokenizer = tokenizers.Tokenizer.from_buffer(
-                read_small(file) if content is None else content
-            )
+            content = read_small(file) if content is None else content
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(content)
+        self.sha256 = hashlib.sha256(content).hexdigest()
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # as text, for whoever writes one only quotes it
         self.vocab_size = 1 + max(self._tokenizer.get_vocab().values(), default=-1)
         added = self._tokenizer.get_added_tokens_decoder().items()
-        ends = [number for number, token in added if token.special and token.content == END_OF_TEXT]
-        of_file: SpecialTokens = {f"{role}_token_id": end for end in ends for role in ("bos", "eos")}
+        special = {token.content: number for number, token in added if token.special}
+        ends = [special[name] for name in ENDS_OF_TEXT if name in special]
+        of_file: SpecialTokens = {"eos_token_id": ends[0]} if ends else {}
+        if END_OF_TEXT in special:
+            of_file["bos_token_id"] = special[END_OF_TEXT]
         self.special_tokens = of_file if special_tokens is None else special_tokens
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of `text`, without special tokens around them: int32 `[T]`."""
         with told_even_panics(f"the text {text[:40]!r} can't be encoded"):  # as with a lone surrogate
             return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
+
+    def encode_all(self, texts: list[str]) -> list[np.ndarray]:
+        """The tokens of each text by itself, computed on all cores."""
+        with told_even_panics("the text can't be encoded"):
+            encoded = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            return [np.array(one.ids, np.int32) for one in encoded]
 
     def decode(self, tokens_T: np.ndarray) -> str:
         """The text of tokens `[T]`, with special tokens. Tokens that only pad the vocabulary have no text."""
@@ -139,7 +162,7 @@ def told_even_panics(what: str) -> Iterator[None]:
 class NoTokenizer:
     """The tokenizer of a model that was imported without one: encode and decode raise InputError."""
 
-    vocabulary = None
+    vocabulary, sha256 = None, ""
 
     def __init__(self, special_tokens: SpecialTokens | None = None) -> None:
         self.special_tokens = special_tokens or {}
@@ -149,6 +172,17 @@ class NoTokenizer:
 
     def decode(self, tokens_T: np.ndarray) -> NoReturn:
         raise InputError("this model came without a tokenizer.json: its token ids have no text")
+
+
+class NewTokenizer(NamedTuple):
+    """The tokenizer of a run that begins."""
+
+    name: str
+    """As `--tokenizer` names it."""
+    tokenizer: Tokenizer
+    vocab_size: int
+    content: bytes | None
+    """The tokenizer.json that is still to be written."""
 
 
 def find_tokenizer(
@@ -210,6 +244,6 @@ def decode_stream(tokenizer: Tokenizer, prompt_T: np.ndarray, blocks: Iterable[n
         yield rest
 
 
-def _code_points(text: str) -> np.ndarray:
+def code_points(text: str) -> np.ndarray:
     # With surrogatepass a lone surrogate, as in a broken argument, is an unknown character and not a crash.
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)

@@ -8,6 +8,7 @@
 All but characters are a `tokenizer.json` in the folder of the run.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ BYTES = 256
 MAX_VOCABULARY = 2**20
 
 
-def tokenizer_json(name: str, training_text: str) -> bytes | None:
+def tokenizer_json(name: str, training_texts: Iterable[str]) -> bytes | None:
     """The `tokenizer.json` that `--tokenizer` names, or None for characters. Raises InputError."""
     if name == "char":
         return None
@@ -31,7 +32,7 @@ def tokenizer_json(name: str, training_text: str) -> bytes | None:
         return read_small(file)
     tokenizers = tokenizers_library(f"for --tokenizer {name}")
     with told_even_panics(f"--tokenizer {name} can't be made"):
-        tokenizer = of_bytes(tokenizers) if name == "bytes" else learnt(tokenizers, name, training_text)
+        tokenizer = of_bytes(tokenizers) if name == "bytes" else learnt(tokenizers, name, training_texts)
         return tokenizer.to_str().encode()
 
 
@@ -44,8 +45,8 @@ def of_bytes(tokenizers: Any) -> Any:
     return on_bytes(tokenizers, tokenizers.models.BPE(vocab=names, merges=[]))
 
 
-def learnt(tokenizers: Any, name: str, text: str) -> Any:
-    """A vocabulary of `bpe:SIZE` tokens: an end of text, the 256 bytes, and what is frequent in the text."""
+def learnt(tokenizers: Any, name: str, texts: Iterable[str]) -> Any:
+    """A vocabulary of `bpe:SIZE` tokens: an end of text, the 256 bytes, and what is frequent in texts."""
     size = name.removeprefix("bpe:")
     if not size.isdecimal() or not BYTES < int(size) <= MAX_VOCABULARY:
         raise InputError(f"--tokenizer {name:.40}: bpe takes a size from {BYTES + 1} to {MAX_VOCABULARY:,}")
@@ -56,7 +57,7 @@ def learnt(tokenizers: Any, name: str, text: str) -> Any:
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([text], trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 

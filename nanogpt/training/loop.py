@@ -5,12 +5,14 @@ It drives either backend, and knows nobody who follows the run (log.py).
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from nanogpt.backend import Backend
+from nanogpt.ahead import ahead
+from nanogpt.backend import MAX_STEPS_PER_CALL, Backend
 from nanogpt.checkpoint import NotFiniteError
 from nanogpt.training.batches import step_inputs
 from nanogpt.training.evaluation import evaluate
@@ -81,10 +83,13 @@ class Training:
         """Hand the steps up to `stop` to the device, call by call."""
         draw = partial(self.run.splits.batch, self.recipe.seed, batch_size=self.recipe.batch_size)
         step = self.step
-        while step < stop and not received:
-            steps = range(step, min(step + self._call_length, stop))
-            yield Call(steps, self.backend.train(*step_inputs(draw, steps, self.recipe)))
-            step = steps.stop
+        with closing(ahead(map(draw, range(step, stop)), MAX_STEPS_PER_CALL)) as batches:
+            while step < stop and not received:
+                steps = range(step, min(step + self._call_length, stop))
+                yield Call(
+                    steps, self.backend.train(*step_inputs(lambda _: next(batches), steps, self.recipe))
+                )
+                step = steps.stop
 
     def _save(self) -> None:
         try:

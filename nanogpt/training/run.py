@@ -22,14 +22,13 @@ from nanogpt.checkpoint import Checkpoints, set_aside
 from nanogpt.config import Config, differences, fixed_differences
 from nanogpt.errors import InputError, first_line
 from nanogpt.files import digests, free_name, read_small, write_atomically
+from nanogpt.lock import LOCK, locked
 from nanogpt.memory import require_memory_for
 from nanogpt.metadata import Metadata
 from nanogpt.source import Source
 from nanogpt.state import TrainingState
-from nanogpt.text.corpus import Corpus, Splits, load_corpus, training_text
-from nanogpt.text.tokenizer import CharTokenizer, FileTokenizer, Tokenizer, find_tokenizer, tokenizer_of
-from nanogpt.text.vocabulary import tokenizer_json
-from nanogpt.training.lock import LOCK, locked
+from nanogpt.text.corpus import AnyCorpus, Splits, load_data
+from nanogpt.text.tokenizer import NewTokenizer, Tokenizer, find_tokenizer, tokenizer_of
 from nanogpt.training.metrics import Metrics, evaluations, read_metrics
 
 TOKENIZER = "tokenizer.json"
@@ -42,7 +41,7 @@ class Run:
 
     out_dir: Path
     config: Config
-    corpus: Corpus
+    corpus: AnyCorpus
     tokenizer: Tokenizer
     splits: Splits
     checkpoints: Checkpoints
@@ -99,18 +98,21 @@ def open_run(
     """
     with ExitStack() as stack:
         stack.enter_context(locked(out_dir))
-        corpus = load_corpus(config.run.data)
+        corpus = load_data(config.run.data, config.run.tokenizer)
         newest, damaged = _newest_good(out_dir / "checkpoints") if resume == "auto" else (None, {})
         if resume == "auto" and not newest:
             _refuse_to_begin_anew(out_dir)
         origin = source() if source and not newest else None
-        tokenizer, vocab_size, content = (
-            _own_tokenizer(out_dir, newest[1]) if newest else _new_tokenizer(out_dir, config, corpus, origin)
+        name = config.run.tokenizer
+        name, tokenizer, vocab_size, content = (
+            _own_tokenizer(out_dir, name, newest[1])
+            if newest
+            else _new_tokenizer(out_dir, name, corpus, origin)
         )
         config = replace(
             config,
             model=replace(config.model, vocab_size=vocab_size),
-            run=replace(config.run, data=corpus.name),
+            run=replace(config.run, data=corpus.name, tokenizer=name),
         )
         require_memory_for(config.model, config.training)
         changes = _changes(config, corpus, backend, *newest) if newest else []
@@ -170,32 +172,20 @@ def saved_config(out_dir: Path) -> Config | None:
         ) from None
 
 
-TokenizerOfRun = tuple[Tokenizer, int, bytes | None]
-"""A tokenizer, V, and the tokenizer.json that is still to be written."""
-
-
-def _own_tokenizer(out_dir: Path, saved: Metadata) -> TokenizerOfRun:
+def _own_tokenizer(out_dir: Path, name: str, saved: Metadata) -> NewTokenizer:
     """The tokenizer that a run was begun with, which may know more than its text has."""
-    return tokenizer_of(out_dir, saved), saved.config.model.vocab_size, None
+    return NewTokenizer(name, tokenizer_of(out_dir, saved), saved.config.model.vocab_size, None)
 
 
-def _new_tokenizer(out_dir: Path, config: Config, corpus: Corpus, origin: Source | None) -> TokenizerOfRun:
-    """The tokenizer of a run that begins: that of its source, or the one that --tokenizer names."""
-    name = config.run.tokenizer
-    if origin:
-        if name != "char":
-            raise InputError(f"--tokenizer {name}: --init_from brings its own")
-        vocab_size, content = origin.config.vocab_size, origin.tokenizer_json
-        tokenizer = find_tokenizer(
-            out_dir, origin.vocabulary, vocab_size, content or b"", origin.special_tokens
-        )
-        return tokenizer, vocab_size, content
-    content = tokenizer_json(name, training_text(corpus))
-    if content is None:
-        characters = CharTokenizer.from_text(corpus.text)
-        return characters, characters.vocab_size, None
-    learnt = FileTokenizer(out_dir / TOKENIZER, content)
-    return learnt, learnt.vocab_size, content
+def _new_tokenizer(out_dir: Path, name: str, corpus: AnyCorpus, origin: Source | None) -> NewTokenizer:
+    """The tokenizer of a run that begins: that of its source, of its data, or that of --tokenizer."""
+    if not origin:
+        return corpus.new_tokenizer(name, out_dir)
+    if name != "char":
+        raise InputError(f"--tokenizer {name}: --init_from brings its own")
+    vocab_size, content = origin.config.vocab_size, origin.tokenizer_json
+    tokenizer = find_tokenizer(out_dir, origin.vocabulary, vocab_size, content or b"", origin.special_tokens)
+    return NewTokenizer(name, tokenizer, vocab_size, content)
 
 
 def _beginning(config: Config, origin: Source | None) -> TrainingState:
@@ -234,7 +224,7 @@ def _refuse_to_begin_anew(out_dir: Path) -> None:
 
 
 def _changes(
-    config: Config, corpus: Corpus, backend: str, state: TrainingState, saved: Metadata
+    config: Config, corpus: AnyCorpus, backend: str, state: TrainingState, saved: Metadata
 ) -> list[str]:
     """The settings that change within the run. Raises InputError for those that would make it another run."""
     old, fingerprint = saved.config, corpus.fingerprint

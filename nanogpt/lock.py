@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one process trains in it at a time."""
+"""The lock of a folder that is written to: one process trains, or prepares a text, in it at a time."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ from nanogpt.errors import InputError
 from nanogpt.files import make_folder
 
 LOCK = "lock"
-"""The file in a run's folder. It names the process that has it."""
+"""The file in the folder. It names the process that has it."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """The errors of a file system without locks."""
 
@@ -35,12 +35,12 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire()
         file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
     except Timeout:
-        raise InputError(f"{folder} is in use by {_owner(file)}: wait, or take another --out_dir") from None
+        raise InputError(f"{folder} is in use by {_owner(file)}: wait, or take another folder") from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise InputError(f"{folder} can't be locked by {file}: {error.strerror}") from error
         reason = f"{folder} can't be locked ({error.strerror})"
-        print(f"{reason}: let one process alone train in it", file=sys.stderr)
+        print(f"{reason}: let one process alone write to it", file=sys.stderr)
     try:
         yield
     finally:
