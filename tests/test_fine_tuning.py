@@ -127,6 +127,6 @@ def test_a_source_whose_tokenizer_was_exchanged_is_refused(
     train: Train, other_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train("old", "--backend=torch", "--tokenizer=bpe:270", "--max_iters=2") == 0
-    (tmp_path / "old/tokenizer.json").write_bytes(tokenizer_json("bytes", "") or b"")
+    (tmp_path / "old/tokenizer.json").write_bytes(tokenizer_json("bytes", []) or b"")
     assert train_main([*FLAGS, "--backend=torch", "--init_from=old", "--out_dir=mine"]) == 2
     assert "is not the one that this model was trained with" in capsys.readouterr().err

@@ -26,7 +26,7 @@ LEARNT_FROM = (
 
 
 def tokenizer(name: str) -> FileTokenizer:
-    return FileTokenizer(Path("tokenizer.json"), tokenizer_json(name, LEARNT_FROM))
+    return FileTokenizer(Path("tokenizer.json"), tokenizer_json(name, [LEARNT_FROM]))
 
 
 TOKENIZERS = {name: tokenizer(name) for name in ("bytes", "bpe:300")}
@@ -50,7 +50,7 @@ def test_a_learnt_vocabulary_has_every_text_and_none_holds_its_end_token(text: s
 
 
 def test_a_vocabulary_is_learnt_from_the_text_and_the_same_each_time() -> None:
-    made = [tokenizer_json("bpe:300", LEARNT_FROM) for _ in range(2)]
+    made = [tokenizer_json("bpe:300", [LEARNT_FROM]) for _ in range(2)]
     assert made[0] == made[1]
     tokens = json.loads(made[0] or b"")["model"]["vocab"]
     assert len(tokens) == TOKENIZERS["bpe:300"].vocab_size == 300
@@ -140,7 +140,7 @@ def test_a_run_keeps_the_vocabulary_that_it_learnt(
 @pytest.mark.parametrize("named", ["model", "model/tokenizer.json"])
 def test_a_file_of_tokens_is_copied_into_the_run(named: str, train: Train, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    (tmp_path / "model/tokenizer.json").write_bytes(tokenizer_json("bpe:280", LEARNT_FROM) or b"")
+    (tmp_path / "model/tokenizer.json").write_bytes(tokenizer_json("bpe:280", [LEARNT_FROM]) or b"")
     assert train("run", "--backend=torch", f"--tokenizer={named}", "--max_iters=2") == 0
     content = (tmp_path / "model/tokenizer.json").read_bytes()
     (tmp_path / "model/tokenizer.json").unlink()
@@ -175,4 +175,4 @@ def test_a_tokenizer_that_there_is_not_leaves_nothing_behind(
 def test_without_the_library_a_line_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(InputError, match=r"^for --tokenizer bytes, install tokenizers: pip install"):
-        tokenizer_json("bytes", "")
+        tokenizer_json("bytes", [])

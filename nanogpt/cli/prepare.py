@@ -26,8 +26,8 @@ def _prepare(arguments: list[str]) -> int:
         manifest = prepare(flags.texts, flags.tokenizer, flags.out, tell)
     train, validation = (sum(shard["tokens"] for shard in shards) for shards in manifest["shards"].values())
     print(
-        f"{flags.out}: {manifest['documents']:,} documents, {manifest['characters']:,} characters, "
-        f"{train:,} tokens to train on and {validation:,} to validate on"
+        f"{flags.out} has {train:,} tokens to train on and {validation:,} to validate on, "
+        f"of {manifest['characters']:,} characters"
     )
     print(f"To train on it: {command('train')} --data {shlex.quote(str(flags.out))}")
     return 0

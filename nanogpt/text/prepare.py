@@ -100,8 +100,8 @@ def prepare(texts: Sequence[Path], name: str, folder: Path, tell: Tell) -> dict[
     """
     texts = [path.expanduser().absolute() for path in texts]
     for path in texts:
-        if folder.absolute().is_relative_to(path):
-            raise InputError(f"{folder} is inside {path}, whose files are to be read: take another --out")
+        if folder.resolve().is_relative_to(path.resolve()):
+            raise InputError(f"{folder} is one of the texts, or inside {path}: take another --out")
     with locked(folder):
         sources = [_source(path) for path in texts]
         if (folder / MANIFEST).exists():

@@ -79,7 +79,8 @@ class PreparedCorpus:
 
     @property
     def summary(self) -> str:
-        return f"{self.characters:,} characters, {self._manifest['documents']:,} documents"
+        documents = self._manifest["documents"]
+        return f"{self.characters:,} characters, {documents:,} document{'s' * (documents > 1)}"
 
     def new_tokenizer(self, name: str, folder: Path) -> NewTokenizer:
         """Its own tokenizer, for the run in a folder. Raises InputError if `name` is that of another."""
