@@ -191,8 +191,8 @@ sys.exit(prepare_main(sys.argv[2:]))
 
 def test_a_preparation_that_was_killed_ends_in_the_same_bytes(memory_folder: Path) -> None:
     (memory_folder / "texts").mkdir()
-    (memory_folder / "texts/a.txt").write_text(words(15_000, 1))
-    (memory_folder / "texts/b.jsonl").write_bytes(json_lines([words(30, number) for number in range(300)]))
+    (memory_folder / "texts/a.txt").write_text(words(10_000, 1))
+    (memory_folder / "texts/b.jsonl").write_bytes(json_lines([words(30, number) for number in range(200)]))
 
     def start(events: int, out: str) -> int:
         """Prepare, and be killed before that many files were opened, renamed or removed."""
@@ -206,7 +206,7 @@ def test_a_preparation_that_was_killed_ends_in_the_same_bytes(memory_folder: Pat
     assert start(0, "whole") == 0
     assert len(list((memory_folder / "whole").glob("train-*.bin"))) > 3
     draw, batches = random.Random(5), []
-    while start(draw.randint(5, 300), "killed"):
+    while start(draw.randint(50, 500), "killed"):
         file = memory_folder / "killed/progress.json"
         batches.append(json.loads(file.read_text())["batches"] if file.exists() else 0)
         if not (memory_folder / "killed/manifest.json").exists() and batches[-1]:
