@@ -18,7 +18,14 @@ import pytest
 import tyro
 
 from nanogpt.cli.door import parse
-from nanogpt.cli.flags import ExportFlags, ImportFlags, SampleFlags, VisualizeFlags, train_flags
+from nanogpt.cli.flags import (
+    ExportFlags,
+    ImportFlags,
+    PrepareFlags,
+    SampleFlags,
+    VisualizeFlags,
+    train_flags,
+)
 from nanogpt.config import Config
 from parity_tests.doctor import DoctorFlags
 from tests.test_readme import ROOT, TEXTS
@@ -63,8 +70,8 @@ def parse_pip(arguments: list[str]) -> None:
         return
     assert arguments[:4] == ["install", "-c", "constraints.txt", "-e"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extra = re.fullmatch(r"\.(?:\[(\w+)\])?", arguments[4])
-    if extra is None or (extra[1] and extra[1] not in project["optional-dependencies"]):
+    extras = re.fullmatch(r"\.(?:\[([\w,]+)\])?", arguments[4])
+    if extras is None or not {*(extras[1] or "dev").split(",")} <= project["optional-dependencies"].keys():
         raise SystemExit(f"there is no extra {arguments[4]}")
 
 
@@ -76,6 +83,7 @@ COMMANDS: dict[str, Parser] = {
     "train": train_flags,
     "sample": functools.partial(parse, SampleFlags),
     "visualize": functools.partial(parse, VisualizeFlags),
+    "prepare": functools.partial(parse, PrepareFlags, takes_files=True),
     "export": functools.partial(parse, ExportFlags),
     "import": functools.partial(parse, ImportFlags),
     "doctor": functools.partial(parse, DoctorFlags),
@@ -88,6 +96,7 @@ PARSERS: dict[str, Parser] = {
     "python -m benchmarks.frontier": flags_of("benchmarks.frontier", "Frontier"),
     "python -m benchmarks.race": flags_of("benchmarks.race", "Race"),
     "python -m benchmarks.road": flags_of("benchmarks.road", "Road"),
+    "python -m benchmarks.big_text": flags_of("benchmarks.big_text", "BigText"),
     "python -m benchmarks.temperature": flags_of("benchmarks.temperature", "Temperature"),
     "python -m benchmarks": flags_of("benchmarks.__main__", "Benchmark"),
     "python -m parity_tests.curves": flags_of("parity_tests.curves", "Curves"),

@@ -13,6 +13,7 @@ import nanogpt
 from nanogpt.cli.door import parse
 from nanogpt.cli.flags import SampleFlags, train_flags
 from nanogpt.cli.habits import NANOGPT_SAMPLE, refuse_foreign
+from nanogpt.cli.prepare import prepare_main
 from nanogpt.cli.sample import sample_main
 from nanogpt.cli.train import train_main
 from nanogpt.errors import InputError
@@ -162,10 +163,11 @@ def wrong_nanogpt(row: Row, program: Program) -> list[str]:
 
 @pytest.fixture(scope="module")
 def files(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Names of the files of a run and of an export."""
-    folder = tmp_path_factory.mktemp("export") / "folder"
+    """Names of the files of a run, of an export and of a prepared text."""
+    folder, tokens = (tmp_path_factory.mktemp(name) / name for name in ("export", "tokens"))
     export_run(finished_run, folder)
-    return {file.name for place in (finished_run, folder) for file in place.iterdir()}
+    assert prepare_main([str(finished_run / "report.md"), f"--out={tokens}"]) == 0
+    return {file.name for place in (finished_run, folder, tokens) for file in place.iterdir()}
 
 
 def wrong_transformers(row: Row) -> list[str]:

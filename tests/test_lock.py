@@ -100,7 +100,7 @@ def test_a_file_system_without_locks_is_told_of(
     monkeypatch.setattr(lock.FileLock, "acquire", acquire)
     assert train("run", "--backend=torch", "--max_iters=4", "--quiet") == 0
     (told,) = capsys.readouterr().err.splitlines()
-    assert told == "run can't be locked (Operation not supported): let one process alone train in it"
+    assert told == "run can't be locked (Operation not supported): let one process alone write to it"
 
 
 def test_without_a_lock_a_second_process_would_go_ahead(

@@ -55,9 +55,13 @@ def command(name: str) -> str:
     return f"python {name}.py" if has_script else f"nanogpt {name}"
 
 
-def parse(kind: type[Flags], arguments: list[str], **options: Any) -> Any:
-    """The flags of a dataclass, by tyro, which has more `options`. Raises InputError for nanoGPT's own."""
-    refuse_foreign(arguments)
+def parse(kind: type[Flags], arguments: list[str], *, takes_files: bool = False, **options: Any) -> Any:
+    """The flags of a dataclass, by tyro, which has more `options`.
+
+    Raises InputError for flags of nanoGPT's, and for files of Python, unless the command `takes_files`.
+    """
+    if not takes_files:
+        refuse_foreign(arguments)
     # nanoGPT's --bias=True and --compile=False beside tyro's --bias and --no-compile.
     arguments = [re.sub(r"^--([\w-]+)=True$", r"--\1", argument) for argument in arguments]
     arguments = [re.sub(r"^--([\w-]+)=False$", r"--no-\1", argument) for argument in arguments]

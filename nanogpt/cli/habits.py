@@ -5,7 +5,7 @@ from itertools import pairwise
 from nanogpt.errors import InputError
 
 NANOGPT = {
-    "dataset": "--data takes a text file or a folder of them, which needs no preparation",
+    "dataset": "--data takes a text file or a folder of them, or what `nanogpt prepare` wrote",
     "init_from=resume": "--out_dir names a run, which goes on by itself",
     "init_from=scratch": "a new run begins so without --init_from, and --out_dir of a run goes on by itself, "
     "unless --resume never",

@@ -21,7 +21,7 @@ def prepare_main(arguments: list[str] | None = None) -> int:
 
 
 def _prepare(arguments: list[str]) -> int:
-    flags = parse(PrepareFlags, arguments, prog=command("prepare"))
+    flags = parse(PrepareFlags, arguments, takes_files=True, prog=command("prepare"))
     with _line() as tell:
         manifest = prepare(flags.texts, flags.tokenizer, flags.out, tell)
     train, validation = (sum(shard["tokens"] for shard in shards) for shards in manifest["shards"].values())
