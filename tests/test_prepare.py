@@ -174,7 +174,7 @@ KILLED = """
 import os, signal, sys
 from nanogpt.cli.prepare import prepare_main
 from nanogpt.text import prepare
-prepare.SHARD, prepare.BATCH, prepare.SAVE_SECONDS = 10_000, 5_000, 0.0
+prepare.SHARD, prepare.BATCH, prepare.SAVE_SECONDS = 3_000, 5_000, 0.0
 left = int(sys.argv[1])
 
 def kill(event, _):

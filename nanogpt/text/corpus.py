@@ -155,8 +155,10 @@ def load_data(data: str, tokenizer: str = "char") -> AnyCorpus:
 
 def _why_to_prepare(path: Path) -> str | None:
     """Why a text can't be read into memory as it is; None where it can, or where reading it tells more."""
-    with contextlib.suppress(OSError, InputError):
-        files = _files_of(path) if path.is_dir() else [path]
+    with contextlib.suppress(OSError):
+        files = list(islice(files_of(path), MAX_FILES + 1))
+        if len(files) > MAX_FILES:
+            return f"{path} holds more than {MAX_FILES:,} files"
         if packed := [file for file in files if file.suffix in PACKED]:
             return f"{packed[0]} is no plain text"
         size, memory = sum(file.stat().st_size for file in files), machine_memory()

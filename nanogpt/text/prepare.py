@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,26 +103,25 @@ def prepare(texts: Sequence[Path], name: str, folder: Path, tell: Tell) -> dict[
     for path in texts:
         if folder.resolve().is_relative_to(path.resolve()):
             raise InputError(f"{folder} is one of the texts, or inside {path}: take another --out")
+    content = tokenizer_json(name, ())  # tells of a name that can't be, before anything is read
     with locked(folder):
         sources = [_source(path) for path in texts]
         if (folder / MANIFEST).exists():
             manifest = read_manifest(folder)
-            _require_same(manifest, sources, name, folder)
+            _require_same(manifest, sources, name, content, folder)
             _tidy(folder)
             return manifest
         if (folder / PROGRESS).exists():
             progress = _saved(folder)
-            _require_same(progress.manifest, sources, name, folder)
+            _require_same(progress.manifest, sources, name, content, folder)
         else:
             known = (LOCK, TOKENIZER)  # a kill may have left a tokenizer
             if any(file.name not in known and file.name[0] != "." for file in folder.iterdir()):
                 raise InputError(f"{folder} holds other files: take a new folder for --out")
-            progress = _begun(texts, sources, name, folder, tell)
+            progress = _begun(texts, sources, name, content, folder, tell)
         _write(progress, texts, folder, tell)
-        if (
-            sources != [_source(path) for path in texts]
-            or progress.characters != progress.manifest["characters"]
-        ):
+        is_whole = progress.characters == progress.manifest["characters"]
+        if not is_whole or sources != [_source(path) for path in texts]:
             raise InputError(f"the text changed while it was read: remove {folder}, and begin anew")
         return _finish(progress, folder)
 
@@ -144,12 +144,17 @@ def _source(path: Path) -> dict[str, str | int]:
     return {"path": str(path), "files": files, "bytes": size, "listing": listing.hexdigest()}
 
 
-def _require_same(manifest: dict[str, Any], sources: list[Any], name: str, folder: Path) -> None:
-    tokenizer = manifest["tokenizer"]
-    file = Path(name).expanduser()
-    is_same_file = not file.is_file() or hashlib.sha256(read_small(file)).hexdigest() == tokenizer["sha256"]
-    if tokenizer["name"] != name or not is_same_file:
-        raise InputError(f"{folder} was prepared with --tokenizer {tokenizer['name']}: take another --out")
+def _require_same(
+    manifest: dict[str, Any], sources: list[Any], name: str, content: bytes | None, folder: Path
+) -> None:
+    known = manifest["tokenizer"]
+    is_another = known["name"] != name or (
+        content is not None
+        and not name.startswith("bpe:")
+        and hashlib.sha256(content).hexdigest() != known["sha256"]
+    )
+    if is_another:
+        raise InputError(f"{folder} was prepared with --tokenizer {known['name']}: take another --out")
     if manifest["sources"] != sources:
         raise InputError(f"{folder} was prepared from other files, or they have changed: take another --out")
 
@@ -170,9 +175,10 @@ def _save(progress: Progress, folder: Path) -> None:
     write_atomically(folder / PROGRESS, json.dumps(asdict(progress)))
 
 
-def _begun(texts: list[Path], sources: list[Any], name: str, folder: Path, tell: Tell) -> Progress:
+def _begun(
+    texts: list[Path], sources: list[Any], name: str, content: bytes | None, folder: Path, tell: Tell
+) -> Progress:
     """Read everything once, and make the tokenizer."""
-    content = tokenizer_json(name, ())  # tells of a name that can't be, before anything is read
     found = scan(texts, sum(source["bytes"] for source in sources), name == "char", tell)
     if name.startswith("bpe:"):
         content = tokenizer_json(name, sample(parts(texts, found.large), found.characters, tell))
@@ -285,6 +291,7 @@ def _write(progress: Progress, texts: list[Path], folder: Path, tell: Tell) -> N
     manifest = progress.manifest
     encode, end_n = _encoder(manifest, folder)
     saved = time.monotonic()
+    tell("Tokenizing", progress.characters, manifest["characters"])
     left = islice(batches(parts(texts, progress.large)), progress.batches, None)
     with closing(ahead(left, 2)) as coming:
         for batch in coming:
@@ -348,20 +355,20 @@ def _shard(folder: Path, split: str, number: int) -> Path:
 def _finish(progress: Progress, folder: Path) -> dict[str, Any]:
     """Write the manifest, with which the folder counts as prepared."""
     _save(progress, folder)
-    counts = [
-        (split, _shard(folder, split, start // SHARD), min(SHARD, progress.tokens[split] - start))
-        for split in SPLITS
-        for start in range(0, progress.tokens[split], SHARD)
-    ]
-    with ThreadPoolExecutor() as threads:
-        entries = threads.map(lambda shard: described(*shard[1:]), counts)
-        shards: dict[str, list[Any]] = {split: [] for split in SPLITS}
-        for (split, _, _), entry in zip(counts, entries, strict=True):
-            shards[split].append(entry)
+    with ThreadPoolExecutor() as threads:  # computing checksums, they don't wait for each other
+        shards = {
+            split: list(threads.map(partial(_described, folder, split, count), range(0, count, SHARD)))
+            for split, count in progress.tokens.items()
+        }
     manifest = progress.manifest | {"shards": shards}
     write_atomically(folder / MANIFEST, manifest_text(manifest))
     _tidy(folder)
     return manifest
+
+
+def _described(folder: Path, split: str, count: int, start: int) -> dict[str, Any]:
+    """The entry of the shard that begins at token `start` of `count`."""
+    return described(_shard(folder, split, start // SHARD), min(SHARD, count - start))
 
 
 def _tidy(folder: Path) -> None:

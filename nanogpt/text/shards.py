@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,11 @@ class PreparedCorpus:
         self._tokenizer_json = None
         if self._tokenizer["vocabulary"] is None:
             self._tokenizer_json = checked_tokenizer(folder, self._tokenizer["sha256"])
-        files = [(split, shard) for split in SPLITS for shard in manifest["shards"][split]]
+        mapped = partial(_mapped, folder, np.dtype(manifest["dtype"]).newbyteorder("<"))
         with ThreadPoolExecutor() as threads:  # computing checksums, they don't wait for each other
-            mapped = threads.map(lambda item: _mapped(folder, item[1], manifest["dtype"]), files)
-            self._shards: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-            for (split, _), shard_N in zip(files, mapped, strict=True):
-                self._shards[split].append(shard_N)
+            self._shards = {
+                split: Shards(list(threads.map(mapped, manifest["shards"][split]))) for split in SPLITS
+            }
 
     @property
     def fingerprint(self) -> dict[str, str | int]:
@@ -98,7 +98,7 @@ class PreparedCorpus:
                 f"{self.name} was prepared with {self._tokenizer['name']}, not with the tokenizer of this "
                 f"model: prepare the text with --tokenizer and the model's {TOKENIZER}"
             )
-        return Shards(self._shards["train"]), Shards(self._shards["validation"])
+        return self._shards["train"], self._shards["validation"]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -146,11 +146,11 @@ def described(file: Path, tokens: int) -> dict[str, Any]:
     return {"file": file.name, "tokens": tokens, "sha256": sha256}
 
 
-def _mapped(folder: Path, shard: dict[str, Any], dtype: str) -> np.ndarray:
+def _mapped(folder: Path, dtype: np.dtype, shard: dict[str, Any]) -> np.ndarray:
     file = folder / shard["file"]
     try:
         if described(file, shard["tokens"]) == shard:
-            return np.memmap(file, np.dtype(dtype).newbyteorder("<"), "r")
+            return np.memmap(file, dtype, "r")
     except OSError as error:
         raise InputError(f"{file} can't be read: {error.strerror}") from None
     raise InputError(f"{file} is not as it was written (its checksum differs): prepare the text again")
