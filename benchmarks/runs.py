@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in [head, ["---"] * len(head), *rows])
 
 
-Points = list[tuple[float, float]]
+Points = Sequence[tuple[float, float]]
 """Iterations or seconds, and a validation loss."""
 
 
@@ -63,7 +64,7 @@ def figure(panels: int) -> tuple[Any, Any]:
     return drawing, axes[0]
 
 
-def curve(axes: Any, label: str, runs: list[Points], place: float) -> None:
+def curve(axes: Any, label: str, runs: Sequence[Points], place: float) -> None:
     """Draw the mean of runs and their range, in the colour at `place` of 0 to 1."""
     from matplotlib import pyplot
 

@@ -5,7 +5,7 @@ import math
 from nanogpt.config import ModelConfig
 from nanogpt.weights import count_parameters
 
-LOGITS_AT_ONCE = 2**26  # numbers: what a large vocabulary would make of a whole micro-batch may be gigabytes
+LOGITS_AT_ONCE = 2**27  # numbers: what a large vocabulary would make of a whole micro-batch may be gigabytes
 
 
 def micro_batch_rows(batch_size: int, block_size: int, tokens: float) -> int:
