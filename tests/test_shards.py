@@ -192,7 +192,11 @@ def test_another_tokenizer_is_refused(
     assert train("run", f"--data={folder}", "--tokenizer=bpe:281", "--backend=torch") == 2
     assert f"--tokenizer bpe:281: {folder} was prepared with bpe:280" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    # So is a model that comes with its own; prepared with that one, the text is taken.
+    # The default of a preset is no wish.
+    flags = ["--preset=gpt2-tiny", "--dtype=float32", "--max_iters=2", "--backend=torch"]
+    assert train("preset", *flags, f"--data={folder}") == 0
+    assert nanogpt.load("preset", "torch").config.vocab_size == 280
+    # Refused is a model that comes with its own, until the text is prepared with that one.
     assert train("old", "--tokenizer=bpe:270", "--backend=torch", "--max_iters=2") == 0
     flags = ["--init_from=old", "--max_iters=2", "--preset=finetune", "--backend=torch", "--out_dir=new"]
     capsys.readouterr()

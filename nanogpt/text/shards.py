@@ -82,11 +82,9 @@ class PreparedCorpus:
         documents = self._manifest["documents"]
         return f"{self.characters:,} characters, {documents:,} document{'s' * (documents > 1)}"
 
-    def new_tokenizer(self, name: str, folder: Path) -> NewTokenizer:
-        """Its own tokenizer, for the run in a folder. Raises InputError if `name` is that of another."""
+    def new_tokenizer(self, _: str, folder: Path) -> NewTokenizer:
+        """Its own tokenizer, whatever --tokenizer names, for the run in a folder."""
         ours = self._tokenizer
-        if name not in ("char", ours["name"]):
-            raise InputError(f"--tokenizer {name}: {self.name} was prepared with {ours['name']}")
         content, size = self._tokenizer_json, ours["vocab_size"]
         tokenizer = find_tokenizer(folder, ours["vocabulary"], size, content or b"")
         return NewTokenizer(ours["name"], tokenizer, size, content)

@@ -19,12 +19,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nanogpt.checkpoint import Checkpoints, set_aside
-from nanogpt.config import Config, differences, fixed_differences
+from nanogpt.config import Config, RunConfig, differences, fixed_differences
 from nanogpt.errors import InputError, first_line
 from nanogpt.files import digests, free_name, read_small, write_atomically
 from nanogpt.lock import LOCK, locked
 from nanogpt.memory import require_memory_for
 from nanogpt.metadata import Metadata
+from nanogpt.presets import PRESETS
 from nanogpt.source import Source
 from nanogpt.state import TrainingState
 from nanogpt.text.corpus import AnyCorpus, Splits, load_data
@@ -103,11 +104,10 @@ def open_run(
         if resume == "auto" and not newest:
             _refuse_to_begin_anew(out_dir)
         origin = source() if source and not newest else None
-        name = config.run.tokenizer
         name, tokenizer, vocab_size, content = (
-            _own_tokenizer(out_dir, name, newest[1])
+            _own_tokenizer(out_dir, config.run.tokenizer, newest[1])
             if newest
-            else _new_tokenizer(out_dir, name, corpus, origin)
+            else _new_tokenizer(out_dir, config.run, corpus, origin)
         )
         config = replace(
             config,
@@ -177,10 +177,14 @@ def _own_tokenizer(out_dir: Path, name: str, saved: Metadata) -> NewTokenizer:
     return NewTokenizer(name, tokenizer_of(out_dir, saved), saved.config.model.vocab_size, None)
 
 
-def _new_tokenizer(out_dir: Path, name: str, corpus: AnyCorpus, origin: Source | None) -> NewTokenizer:
+def _new_tokenizer(out_dir: Path, run: RunConfig, corpus: AnyCorpus, origin: Source | None) -> NewTokenizer:
     """The tokenizer of a run that begins: that of its source, of its data, or that of --tokenizer."""
+    name = run.tokenizer
     if not origin:
-        return corpus.new_tokenizer(name, out_dir)
+        new = corpus.new_tokenizer(name, out_dir)
+        if name not in (new.name, PRESETS[run.preset].run.tokenizer):
+            raise InputError(f"--tokenizer {name}: {corpus.name} was prepared with {new.name}")
+        return new
     if name != "char":
         raise InputError(f"--tokenizer {name}: --init_from brings its own")
     vocab_size, content = origin.config.vocab_size, origin.tokenizer_json
