@@ -351,30 +351,29 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
 
 
 PEAK = """
-import resource, sys
+import pathlib, sys
 from nanogpt.cli.prepare import prepare_main
 code = prepare_main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+status = pathlib.Path("/proc/self/status").read_text()
+print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
 sys.exit(code)
 """
 
 
 @pytest.mark.long
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
-@pytest.mark.parametrize("tokenizer", ["bytes", "char", "bpe:1000"])
+@pytest.mark.skipif(sys.platform != "linux", reason="others don't tell of their peak so")
+@pytest.mark.parametrize("tokenizer", ["bytes", "char", "mine.json"])
 def test_memory_does_not_grow_with_the_text(tokenizer: str, tmp_path: Path) -> None:
-    """One line of 12 MB and one of 48 MB take the same, far less than the text in memory would."""
+    """One line of 6 MB and one of 24 MB take about the same; in memory they would differ by 200 MB."""
+    (tmp_path / "mine.json").write_bytes(tokenizer_json("bpe:300", [words(1000, 1)]) or b"")
     peaks = []
     for copies in (1, 4):
-        (tmp_path / "line.txt").write_text(words(2_000_000, 1).replace("\n", " ") * copies)
+        (tmp_path / "line.txt").write_text(words(1_000_000, 1).replace("\n", " ") * copies)
         arguments = ["line.txt", f"--tokenizer={tokenizer}", f"--out=tokens-{copies}"]
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK, *arguments], cwd=tmp_path, capture_output=True, check=True
-        )
+        command = [sys.executable, "-c", PEAK, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
         peaks.append(int(done.stdout.splitlines()[-1]))
-        shutil.rmtree(tmp_path / f"tokens-{copies}")
     assert peaks[1] < peaks[0] + 40, f"{peaks} MB"
-    assert peaks[1] < 400, f"{peaks} MB"
 
 
 def test_what_was_prepared_is_trained_on_as_the_last_line_says(
