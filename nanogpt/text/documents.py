@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 from nanogpt.errors import InputError, first_line, told_in_a_line
 
-CHUNK = 2**18  # bytes that are read at once
+CHUNK = 2**15  # bytes that are read at once: larger ones leave holes in the heap, which grows for hours
 MAX_ROW = 2**25  # bytes of a line of JSON
 ROWS = 16  # of parquet that are read at once: each may be a book
-PIECE = 2**16  # upper bound on the characters of a piece
+PIECE = 2**14  # upper bound on the characters of a piece
 FIELD = "text"
 PACKED = (".gz", ".zst", ".jsonl", ".parquet")
 """The ends of the names of files that are no plain text."""
@@ -164,27 +164,28 @@ def pieces(chunks: Iterable[Chunk]) -> Iterator[Piece]:
     """Documents in pieces of at most PIECE characters, wherever the chunks end. Empty ones are left out."""
     held = ""
     for text, is_last, _ in chunks:
-        held += text
-        while len(held) > PIECE:
-            at = _place_to_cut(held)
-            yield Piece(held[:at], False)
-            held = held[at:]
+        held, start = held + text, 0
+        while len(held) - start > PIECE:
+            end = _place_to_cut(held, start)
+            yield Piece(held[start:end], False)
+            start = end
+        held = held[start:]
         if is_last and held:
             yield Piece(held, True)
             held = ""
 
 
-def _place_to_cut(text: str) -> int:
-    """The last place among the first PIECE characters where two pieces have the tokens of the whole.
+def _place_to_cut(text: str, start: int) -> int:
+    """The last place among the PIECE characters from `start` on where two pieces have the tokens of the whole.
 
     That is before a single space, or else behind a single line end. GPT-2's tokenizer and its likes begin a
     word there: they look neither back over it, nor from before it at what follows. A longer row of blanks
-    would be divided differently at its end. Where there is no such place, as in a line of 65,536 characters
-    without a space, two characters are cut apart, and the tokens beside the cut may differ.
+    would be divided differently at its end. Where there is no such place, as in a long row of digits, two
+    characters are cut apart, and the tokens beside the cut may differ.
     """
     for blank, behind in ((" ", 0), ("\n", 1)):
-        at = PIECE
-        while (at := text.rfind(blank, 1, at)) > 0:
+        at = start + PIECE
+        while (at := text.rfind(blank, start + 1, at)) > 0:
             if not text[at - 1].isspace() and not text[at + 1].isspace():
                 return at + behind
-    return PIECE
+    return start + PIECE
