@@ -132,7 +132,7 @@ def test_the_same_documents_give_the_same_shards_from_every_kind_of_file(tmp_pat
     assert manifests[0]["shards"] == manifests[1]["shards"]
     assert [source["files"] for manifest in manifests for source in manifest["sources"]] == [120, 1, 1]
     tokenizer = FileTokenizer(tmp_path / "mine.json")
-    end = tokenizer.end_of_text
+    end = tokenizer.special_tokens["eos_token_id"]
     assert manifests[0]["end_of_text"] == end == 0
     rows = [[*tokenizer.encode(text).tolist(), end] for text in texts]
     found = [tokens_of(tmp_path / "one", split).tolist() for split in ("train", "validation")]

@@ -176,7 +176,7 @@ def pieces(chunks: Iterable[Chunk]) -> Iterator[Piece]:
 
 
 def _place_to_cut(text: str, start: int) -> int:
-    """The last place among the PIECE characters from `start` on where two pieces have the tokens of the whole.
+    """The last place among the PIECE characters from `start` on, where two pieces have the tokens of both.
 
     That is before a single space, or else behind a single line end. GPT-2's tokenizer and its likes begin a
     word there: they look neither back over it, nor from before it at what follows. A longer row of blanks
