@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from nanogpt.cli.train import train_main
 from nanogpt.randomness import random_bits
 
 ROOT = Path(__file__).parents[1]
+# A busy machine is no error.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 BACKENDS = ["jax", "torch"]
 
 Train = Callable[..., int]

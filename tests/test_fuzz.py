@@ -9,7 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
@@ -80,7 +80,8 @@ def check_config(file: Path, content: bytes) -> str:
     for part in vars(config).values():
         for name, kind in get_type_hints(type(part)).items():
             value = getattr(part, name)
-            assert value in get_args(kind) if get_origin(kind) is Literal else fits(value, kind), name
+            kinds = get_args(kind) if get_origin(kind) is Union else [kind]
+            assert any(fits(value, one) for one in kinds), name
     assert Config.from_dict(json.loads(json.dumps(asdict(config)))) == config
     recipe = config.training
     for step in (0, 1, recipe.warmup_iters, recipe.max_iters - 1, recipe.max_iters):
@@ -91,8 +92,10 @@ def check_config(file: Path, content: bytes) -> str:
     return "taken"
 
 
-def fits(value: Any, kind: type) -> bool:
+def fits(value: Any, kind: Any) -> bool:
     """Tell whether a value is of the type of its field: a number is not negative, and not out of range."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
     if type(value) is int:
         return kind in (int, float) and 0 <= value < 2**63
     return type(value) is kind and (kind is not float or 0 <= value <= MAX_FLOAT)
@@ -171,7 +174,7 @@ def run_through(examples: int, strategy: st.SearchStrategy[Any], check: Any) -> 
     met: Counter[str] = Counter()
 
     @seed(SEED)
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def one(example: Any) -> None:
         met[check(example)] += 1

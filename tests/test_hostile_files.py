@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nanogpt import memory
@@ -231,7 +231,6 @@ def test_a_runs_own_tokenizer_is_not_trusted(
 @given(
     values=st.dictionaries(st.sampled_from([*SIZES, *SETTINGS, "n_inner", "resid_pdrop", "nanogpt"]), JSON)
 )
-@settings(deadline=None)
 def test_any_config_is_refused_in_a_line_or_read(
     values: dict[str, Any], exported: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -247,7 +246,6 @@ PARTS = st.sampled_from(["normalizer", "pre_tokenizer", "decoder", "model", "add
 @given(key=PARTS, value=JSON)
 @example(key="normalizer", value={"type": "Precompiled", "precompiled_charsmap": 0})
 @example(key="model", value={"type": "BPE", "vocab": {"a": 4 * 10**9}, "merges": []})
-@settings(deadline=None)
 def test_any_tokenizer_is_refused_in_a_line_or_read(
     key: str, value: Any, exported: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -268,7 +266,6 @@ def test_any_tokenizer_is_refused_in_a_line_or_read(
         ),
     )
 )
-@settings(deadline=None)
 def test_any_header_is_refused_in_a_line(
     tensors: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -213,7 +213,7 @@ def odd_files(tmp_path: Path) -> None:
 @given(
     temperature=ODD_FLOATS, top_k=st.none() | ODD_INTEGERS, top_p=st.none() | ODD_FLOATS, seed=ODD_INTEGERS
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_policy_is_refused_or_followed(
     temperature: float, top_k: int | None, top_p: float | None, seed: int, model: nanogpt.LanguageModel
 ) -> None:

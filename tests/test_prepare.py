@@ -65,7 +65,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(
     lengths=st.lists(st.integers(0, 40) | st.integers(100, 3000), min_size=1, max_size=150),
     piece=st.integers(5, 200),
