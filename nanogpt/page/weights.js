@@ -1,0 +1,29 @@
+// The weights in the page, as nanogpt/page/live.py packs them, unpacked to float32.
+
+const unpack = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
+
+/** A number of 16 bits as IEEE 754 has it: a sign, five bits of exponent, ten of fraction. */
+function half(bits) {
+  const exponent = (bits >> 10) & 31, fraction = bits & 1023, sign = bits >> 15 ? -1 : 1;
+  if (exponent === 31) return sign * (fraction ? NaN : Infinity);
+  return sign * (exponent ? (1024 + fraction) * 2 ** (exponent - 25) : fraction * 2 ** -24);
+}
+
+const READERS = {
+  float32: ({ values }) => new Float32Array(unpack(values)),
+  float16: ({ values }) => Float32Array.from(new Uint16Array(unpack(values)), half),
+  int8: ({ values, scales }) => {
+    const scales_O = new Float32Array(unpack(scales)), numbers = new Int8Array(unpack(values));
+    const columns = numbers.length / scales_O.length;
+    return Float32Array.from(numbers, (number, i) => number * scales_O[Math.floor(i / columns)]);
+  },
+};
+
+/** The weights by name: each is flat, a row for each output. Throws an error if a number is not finite. */
+export function unpacked(packed) {
+  return Object.fromEntries(Object.entries(packed).map(([name, weight]) => {
+    const values = READERS[weight.dtype](weight);
+    if (!values.every(Number.isFinite)) throw new Error(`the weight ${name} is not finite`);
+    return [name, values];
+  }));
+}
