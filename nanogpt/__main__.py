@@ -17,7 +17,7 @@ COMMANDS = {
     "prepare": ("nanogpt.cli.prepare:prepare_main", "Make tokens of texts of any size, to train on."),
     "export": (
         "nanogpt.cli.huggingface:export_main",
-        "Write a checkpoint as a GPT-2 folder of transformers.",
+        "Write a checkpoint as a GPT-2 folder of transformers, or as a page.",
     ),
     "import": (
         "nanogpt.cli.huggingface:import_main",

@@ -128,6 +128,8 @@ class VisualizeFlags:
     text."""
     compare: str | None = None
     """jax or torch, the folder of another run, or another checkpoint: latest, best or a step."""
+    live: bool = True
+    """Put the model into the page, if it is small and its tokens are characters: there it reads and writes."""
     html: Annotated[Path, PATH] = Path("attention.html")
     """The page to write."""
     open: bool = False
@@ -153,7 +155,7 @@ class PrepareFlags:
 
 @dataclass(frozen=True)
 class ExportFlags:
-    """Write a checkpoint of a run as a GPT-2 folder, which transformers opens."""
+    """Write a checkpoint of a run as a GPT-2 folder, which transformers opens; `export page` writes a page."""
 
     out_dir: Annotated[Path, PATH]
     """Folder of the run."""
@@ -161,6 +163,21 @@ class ExportFlags:
     """Folder to write: a new one, or an empty one."""
     checkpoint: str = "latest"
     """latest, best (by validation loss) or a step."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True)
+class ExportPageFlags:
+    """Write a page that holds a trained model and lets it read and write: one file, for any browser, offline."""
+
+    model: ModelChoice = field(default_factory=ModelChoice)
+    text: str | None = None
+    """The text that the page begins with: a text, @file, or - for standard input; else validation text."""
+    html: Annotated[Path, PATH] = Path("model.html")
+    """The page to write."""
+    open: bool = False
+    """Show it in the browser."""
     debug: bool = False
     """Show the traceback of an error."""
 

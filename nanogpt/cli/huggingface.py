@@ -1,12 +1,18 @@
-"""`nanogpt export` and `nanogpt import`: folders of Hugging Face's transformers."""
+"""`nanogpt export` and `nanogpt import`: folders of Hugging Face's transformers, and a page."""
+
+import sys
 
 from nanogpt.cli.door import command, guarded, parse
 from nanogpt.cli.flags import ExportFlags, ImportFlags
+from nanogpt.cli.visualize import export_page_main
 from nanogpt.huggingface import export_run, import_folder
 
 
 def export_main(arguments: list[str] | None = None) -> int:
     """`nanogpt export`. Returns its exit code: 0, or 2 for bad input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["page"]:
+        return export_page_main(arguments[1:])
     return guarded(_export, arguments)
 
 

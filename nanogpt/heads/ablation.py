@@ -18,7 +18,7 @@ def ablate_heads(
     A head is taken away by replacing its output with its mean over all these windows. Zeros would be an
     input that the later layers have never met.
     """
-    mean_LHD = np.mean([backend.head_outputs(t[None, :-1])[:, 0].mean(axis=2) for t in tokens_WT1], axis=0)
+    mean_LHD = mean_outputs(backend, tokens_WT1[:, :-1])
     # A constant output fits into the bias of the projection, so the model gets biases, all zero.
     config = replace(config, bias=True)
     biased = {name: weights.get(name, np.zeros(s, np.float32)) for name, s in weight_shapes(config).items()}
@@ -29,6 +29,11 @@ def ablate_heads(
         model.load(TrainingState.of_weights(without_head(biased, layer, head, mean_LHD[layer, head])))
         increases_LHW[layer, head] = model.losses(tokens_WT1).mean(axis=1) - losses_W
     return losses_W, increases_LHW.transpose(2, 0, 1)
+
+
+def mean_outputs(backend: Backend, tokens_WT: np.ndarray) -> np.ndarray:
+    """Output of each head, averaged over all positions of all windows: `[L, H, D]`."""
+    return np.mean([backend.head_outputs(tokens_T[None])[:, 0].mean(axis=2) for tokens_T in tokens_WT], axis=0)
 
 
 def without_head(weights: Weights, layer: int, head: int, output_D: np.ndarray) -> Weights:

@@ -14,6 +14,7 @@ from nanogpt.heads.measure import HeadReport, measure_heads
 from nanogpt.language_model import LanguageModel, load, read_checkpoint
 from nanogpt.page.colours import colour_maps
 from nanogpt.page.figures import Reading, comparison
+from nanogpt.page.live import live_model, obstacle
 from nanogpt.text.corpus import Splits, load_data
 from nanogpt.text.tokenizer import CharTokenizer, NoTokenizer
 from nanogpt.weights import count_parameters
@@ -27,32 +28,49 @@ def contents(
     *,
     text: str | None,
     compare: str | None,
+    live: bool,
+    report: bool,
     device: str,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """All figures of the page as JSON values; without a `text`, it shows the start of the validation text.
 
-    `compare` is a backend, the folder of another run or a checkpoint of this one; `tell` gets progress and
-    notices. Raises InputError if the text can't be read or is empty, if the second model doesn't fit, and if
-    no text is given and the validation text is missing.
+    `compare` is a backend, the folder of another run or a checkpoint of this one; `live` puts the model into the page
+    if that can be, and `report` measures the heads; `tell` gets progress and notices. Raises InputError if the text
+    can't be read or is empty, if the second model doesn't fit, and if no text is given and the validation text is
+    missing. Without a `report` the page is there for the model alone, and InputError says why it can't hold it.
     """
     if isinstance(model.tokenizer, NoTokenizer):
         raise InputError("this model came without a tokenizer.json: its tokens have no text to show")
-    tokens_N = beginning(model) if text is None else model.tokenizer.encode(text)
+    reason = obstacle(model) if live else None
+    if reason and not report:
+        raise InputError(f"the page can't hold this model: {reason}")
+    is_live = live and not reason
+    block_size = model.config.block_size
+    # Half a window leaves room to write on.
+    tokens_N = (
+        beginning(model, -(-block_size // 2) if is_live else block_size)
+        if text is None
+        else model.tokenizer.encode(text)
+    )
     if not len(tokens_N):
         raise InputError("the text is empty: there is nothing to show")
     notices = []
-    block_size = model.config.block_size
     if len(tokens_N) > block_size:
         notices.append(
             f"The model reads {block_size} tokens at most: the text shows the last of {len(tokens_N):,}."
         )
+    if reason:
+        tell(f"The page does not hold the model itself: {reason}.")
     one = Reading(folder, model, tokens_N[-block_size:])
+    if not np.isfinite(one.log_probabilities).all():
+        raise InputError("the model computes numbers that are not finite: there is nothing to show")
     figures = one.figures()
     other = other_reading(compare, one, device) if compare else None
-    report = None
+    measurements, validation_N = None, None
     try:
-        report = measured(one, tell)
+        validation_N = validation_tokens(model)
+        measurements = asdict(measured(one, validation_N, tell)) if report else None
     except InputError as error:
         notices.append(f"The heads are not measured: {error}.")
     for notice in notices:
@@ -62,16 +80,17 @@ def contents(
         "facts": facts(one),
         "notice": " ".join(notices),
         "comparison": comparison(one, other) if other else None,
-        "report": asdict(report) if report else None,
-        "formation": formation(folder, model.metadata.step),
+        "report": measurements,
+        "formation": formation(folder, model.metadata.step) if report else None,
         "maps": {name: base64.b64encode(map_.tobytes()).decode() for name, map_ in colour_maps().items()},
+        "live": live_model(one, validation_N, tell) if is_live else None,
     }
 
 
-def beginning(model: LanguageModel) -> np.ndarray:
-    """The first block_size tokens of the validation text."""
+def beginning(model: LanguageModel, count: int) -> np.ndarray:
+    """The first `count` tokens of the validation text."""
     try:
-        return validation_tokens(model)[: model.config.block_size]
+        return validation_tokens(model)[:count]
     except InputError as error:
         raise InputError(f"{error}: give a --text") from None
 
@@ -90,10 +109,9 @@ def validation_tokens(model: LanguageModel) -> np.ndarray:
     return Splits.of(corpus, model.tokenizer, model.config.block_size).validation_tokens()
 
 
-def measured(one: Reading, tell: Callable[[str], None]) -> HeadReport:
-    """Report on every head. Raises InputError if the validation text is missing or too short."""
+def measured(one: Reading, validation_N: np.ndarray, tell: Callable[[str], None]) -> HeadReport:
+    """Report on every head. Raises InputError if the validation text is too short."""
     model = one.model
-    validation_N = validation_tokens(model)
     tell(f"Measuring {model.config.n_layer * model.config.n_head} heads on the validation text ...")
     weights = read_checkpoint(one.folder, model.metadata.step)[0].weights
     texts = one.texts(np.arange(model.config.vocab_size))

@@ -3,12 +3,22 @@
 import { state } from "./state.js";
 
 export const data = JSON.parse(document.getElementById("data").textContent);
-export const { pieces, layers, heads, unit, comparison, report, formation } = data;
-export const length = pieces.length;
-const triangle = (length * (length + 1)) / 2;
+export const { layers, heads, unit, comparison, report, formation, live } = data;
 
 const unpack = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 const attention = unpack(data.attention);
+
+/** What is read: a text in pieces, and what the model makes of it. Where the page holds the model, live.js renews it. */
+export const reading = {
+  pieces: data.pieces,
+  unknown: {}, // characters that the model does not know, by the index of the piece that follows them
+  losses: data.losses, // of every piece but the first
+  likeliest: data.likeliest, // guesses after each piece
+  attention, // bytes of a triangle for each head, one after the other
+  room: data.pieces.length, // pieces for which a triangle has room
+  start: 0, // tokens of a long text that stand before its first piece
+  logits: null, // of the token after each piece, where the page holds the model
+};
 const difference = comparison && unpack(comparison.difference);
 export const maps = Object.fromEntries(Object.entries(data.maps).map(([name, map]) => [name, unpack(map)]));
 
@@ -27,7 +37,7 @@ const other = comparison && attention.map((code, i) => {
 
 /** The bytes of a head's triangle in the current view, row after row. */
 export function codesOf(head) {
-  const all = { mine: attention, other, difference }[state.view];
+  const all = { mine: reading.attention, other, difference }[state.view], triangle = cellOf(reading.room, 0);
   return all.subarray(head * triangle, (head + 1) * triangle);
 }
 

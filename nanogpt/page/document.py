@@ -13,8 +13,11 @@ from typing import Any
 # Each script imports from earlier ones alone, and the last one starts the page.
 SCRIPTS = (
     *("state", "data", "words", "colours", "elements"),
-    *("pictures", "explore", "announcements", "formation", "cards", "tour", "start"),
+    *("pictures", "explore", "announcements", "formation", "cards", "tour"),
+    *("softmax", "generation", "writer", "live", "start"),
 )
+# The worker of a page that holds its model.
+WORKER = ("softmax", "model", "generation", "randomness", "ablation", "weights", "worker")
 _FOLDER = resources.files("nanogpt.page")
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:(?:async )?function|class|const) (?:(\w+)|\{([^}]*)\}))", re.MULTILINE)
@@ -24,11 +27,15 @@ def page(figures: dict[str, Any], title: str) -> str:
     """The HTML document that shows the figures of contents.py."""
     style, document = (_read(name) for name in ("attention.css", "attention.html"))
     script = bundle(SCRIPTS)
+    worker = f'<script type="text/plain" id="worker">{bundle(WORKER)}</script>\n' if figures["live"] else ""
     return Template(document).substitute(
         style=style,
         style_hash=_hash(style),
         script=script,
         script_hash=_hash(script),
+        worker=worker,
+        # The script makes a blob of the worker's text, which is all that it may start.
+        worker_source=" worker-src blob:;" if worker else "",
         data=_as_json(figures),
         title=html.escape(title),
         summary=_summary(figures["report"]),

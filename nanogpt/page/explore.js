@@ -1,28 +1,42 @@
 // The text in colours, the strongest attention of the chosen piece, and the model's guesses of the next one.
 
 import { colourAt, palette, theme, tint } from "./colours.js";
-import { cellOf, codesOf, comparison, data, isDifference, length, maps, pieces, unit, valueOf } from "./data.js";
+import { cellOf, codesOf, comparison, heads, isDifference, layers, maps, reading, unit, valueOf } from "./data.js";
 import { ARROWS, byId, element, pieceElement, put, within } from "./elements.js";
 import { choose, state, whenever } from "./state.js";
-import { percent, quoted, shown, spoken, visible } from "./words.js";
+import { nameOf, percent, quoted, shown, spoken, visible } from "./words.js";
 
 const STRONGEST = 5;
-const surprises = [0, ...data.losses]; // the first piece is not predicted
-const greatest = Math.max(...surprises, 1e-9);
+const surpriseAt = (index) => (index ? reading.losses[index - 1] : 0); // the first piece is not predicted
+const greatest = () => Math.max(...reading.losses, 1e-9);
 
 /** The byte of a piece in the row or column of the chosen piece; null for a future key. */
-function codeFor(index) {
+function codeFor(index, head = state.head) {
   const [query, key] = state.mode === "from" ? [index, state.at] : [state.at, index];
-  return key <= query ? codesOf(state.head)[cellOf(query, key)] : null;
+  return key <= query ? codesOf(head)[cellOf(query, key)] : null;
+}
+
+/** Elements of the pieces and of the unknown characters between them. */
+function withBreaks(options) {
+  const unknown = (index) => [...(reading.unknown[index] ?? "")].map((character) => {
+    return element("s", { title: "The model does not know this character, and skips it." }, visible(character));
+  });
+  // A sign replaces a line break or tab, so the character itself must follow it.
+  const all = options.flatMap((option, index) => {
+    return [...unknown(index), option, ...(reading.pieces[index].match(/[\n\t]+$/) ?? [])];
+  });
+  return [...all, ...unknown(options.length)];
 }
 
 export function text() {
   const box = byId("text");
-  const options = pieces.map((piece, index) => {
-    return pieceElement(piece, { id: `piece-${index}`, role: "option", ariaLabel: spoken(piece) });
+  let options = [];
+  whenever(["reading"], () => {
+    options = reading.pieces.map((piece, index) => {
+      return pieceElement(piece, { id: `piece-${index}`, role: "option", ariaLabel: spoken(piece) });
+    });
+    box.replaceChildren(...withBreaks(options));
   });
-  // A sign replaces a line break or tab, so the character itself must follow it.
-  box.append(...options.flatMap((option, index) => [option, ...(pieces[index].match(/[\n\t]+$/) ?? [])]));
   const indexOf = (event) => options.indexOf(event.target.closest("#text span"));
   box.onpointerover = (event) => {
     const at = indexOf(event);
@@ -45,7 +59,7 @@ export function text() {
 
 /** The index of the piece that a keyboard key moves to; undefined for other keys. */
 function reached(key, options) {
-  const last = length - 1;
+  const last = options.length - 1;
   if (key === "Home") return 0;
   if (key === "End") return last;
   const [across, down] = ARROWS[key] ?? [0, 0];
@@ -61,11 +75,11 @@ function reached(key, options) {
   return inLine.reduce((best, index) => (distance(index) < distance(best) ? index : best), inLine[0]);
 }
 
-function colour(options) {
-  const colours = palette();
+function colour(options, head) {
+  const colours = palette(), most = greatest();
   options.forEach((option, index) => {
-    const code = codeFor(index);
-    const byLoss = () => colourAt(maps[theme()], Math.round((255 * surprises[index]) / greatest));
+    const code = codeFor(index, head);
+    const byLoss = () => colourAt(maps[theme()], Math.round((255 * surpriseAt(index)) / most));
     const rgb = state.mode === "surprise" ? byLoss() : colours[code];
     tint(option, rgb);
     option.classList.toggle("out-of-sight", !rgb);
@@ -74,13 +88,27 @@ function colour(options) {
   });
 }
 
+/** The same text in the colours of a second head. */
+export function secondText() {
+  const names = Array.from({ length: layers * heads }, (_, head) => element("option", { value: head }, nameOf(head)));
+  put("second", element("option", { value: "" }, "no other head"), ...names);
+  byId("second").onchange = ({ target }) => choose({ second: target.value === "" ? null : Number(target.value) });
+  whenever([], () => {
+    byId("second-text").hidden = state.second === null;
+    if (state.second === null) return;
+    const spans = reading.pieces.map((piece) => pieceElement(piece));
+    put("second-text", ...withBreaks(spans));
+    colour(spans, state.second);
+  });
+}
+
 export function legend() {
   const bar = element("canvas", { width: 256, height: 1, ariaHidden: true });
   const [low, high, hold] = ["span", "span", "span"].map((tag) => element(tag));
   put("text-legend", low, bar, high, hold);
-  whenever(["mode", "scale", "view", "dark", "held"], () => {
+  whenever(["mode", "scale", "view", "dark", "held", "reading"], () => {
     const surprise = state.mode === "surprise", apart = isDifference() && !surprise;
-    const ends = surprise ? ["0", `${greatest.toFixed(1)} nats`]
+    const ends = surprise ? ["0", `${greatest().toFixed(1)} nats`]
       : apart ? [-comparison.scale, comparison.scale].map(shown) : ["0 %", "100 %"];
     [low.textContent, high.textContent] = ends;
     hold.textContent = state.held ? "held; click it again to release it" : "a click holds it";
@@ -119,7 +147,8 @@ export function tablesInWords() {
 
 /** What is found at the chosen piece: rows of tables, and sentences in which `name` writes a piece. */
 function findings(name) {
-  const { at } = state, piece = name(pieces[at]), next = pieces[at + 1], loss = surprises[at + 1];
+  const { at } = state, { pieces, likeliest } = reading;
+  const piece = name(pieces[at]), next = pieces[at + 1], loss = surpriseAt(at + 1);
   const codes = pieces.map((_, index) => [index, codeFor(index)]).filter(([, code]) => code !== null);
   const values = codes.map(([index, code]) => [index, valueOf(code)]);
   values.sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
@@ -130,7 +159,7 @@ function findings(name) {
       piece: pieces[index], note: distance(index - at), figure: shown(value), share: Math.abs(value) / whole,
     })),
     expects: `After ${piece} the model expects`,
-    guesses: data.likeliest[at].map(([guess, share]) => ({
+    guesses: likeliest[at].map(([guess, share]) => ({
       piece: guess, note: guess === next ? "came next" : "", figure: percent(share), share,
     })),
     next: next === undefined

@@ -1,6 +1,6 @@
 // The choice of the next token, beside nanogpt_torch/generation.py: by inverse CDF, so that one number decides it.
 
-import { softmax } from "./model.js";
+import { softmax } from "./softmax.js";
 
 /** The token that a uniform number in [0, 1) picks. */
 export function chooseToken(logits_V, uniform, policy) {

@@ -4,6 +4,8 @@
 // and O outputs of a linear layer. Arrays are flat, row after row, in float32; sums are in float64. There is one text,
 // and no dropout.
 
+import { softmax } from "./softmax.js";
+
 /** A decoder-only transformer: embeddings, n_layer blocks, a LayerNorm, a linear head. */
 export class GPT {
   /** `weights` has the names of nanogpt/weights.py; its kernels are transposed, (out, in). */
@@ -224,16 +226,3 @@ function layerNorm(weights, name) {
 const sum = (x, y) => x.map((value, i) => value + y[i]);
 const relu = (x) => Math.max(x, 0);
 const gelu = (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))); // GPT-2's tanh form
-
-/** The softmax of numbers, in their place. */
-export function softmax(scores) {
-  const largest = scores.reduce((most, score) => Math.max(most, score));
-  let total = 0;
-  for (let i = 0; i < scores.length; i++) {
-    const power = Math.exp(scores[i] - largest);
-    scores[i] = power;
-    total += power;
-  }
-  for (let i = 0; i < scores.length; i++) scores[i] /= total;
-  return scores;
-}

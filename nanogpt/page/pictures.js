@@ -1,7 +1,7 @@
 // Pictures of the heads: a small one of each, and a large one of the chosen head.
 
 import { palette } from "./colours.js";
-import { cellOf, codesOf, heads, isDifference, largest, layers, length, pieces, report, valueOf } from "./data.js";
+import { cellOf, codesOf, heads, isDifference, largest, layers, reading, report, valueOf } from "./data.js";
 import { ARROWS, byId, element, put, within } from "./elements.js";
 import { choose, state, whenever } from "./state.js";
 import { nameOf, quoted, shown, visible } from "./words.js";
@@ -12,7 +12,7 @@ const EXPLAINED = 12; // fewest pieces that leave room for the explanation
 
 /** Colour a canvas, one pixel for each block of cells; the half with future keys stays clear. */
 function paint(canvas, head, block) {
-  const side = Math.ceil(length / block);
+  const { length } = reading.pieces, side = Math.ceil(length / block);
   const codes = codesOf(head), colours = palette();
   const none = isDifference() ? 128 : 0;
   // A block shows its strongest cell, so that a line one cell wide does not fade.
@@ -51,8 +51,8 @@ export function thumbnails() {
     choose({ head });
     buttons[head].focus();
   };
-  whenever(["view", "scale", "dark"], () => buttons.forEach((button, head) => {
-    paint(button.firstChild, head, Math.ceil(length / THUMBNAIL));
+  whenever(["view", "scale", "dark", "reading"], () => buttons.forEach((button, head) => {
+    paint(button.firstChild, head, Math.ceil(reading.pieces.length / THUMBNAIL));
     const role = report ? `: ${report.heads[head].role ?? "no claim"}` : "";
     const apart = isDifference() ? `, differs by ${shown(largest(head))} at most` : "";
     button.ariaLabel = button.title = nameOf(head) + role + apart;
@@ -63,7 +63,7 @@ export function thumbnails() {
   }));
 }
 
-const part = (cells) => `${(100 * cells) / length}%`;
+const part = (cells) => `${(100 * cells) / reading.pieces.length}%`;
 
 export function picture() {
   const frame = byId("picture"), canvas = frame.querySelector("canvas");
@@ -81,22 +81,29 @@ export function picture() {
     event.preventDefault();
     const [query, key] = state.cell ?? [state.at, state.at];
     const [across, down] = ARROWS[event.key];
-    const at = within(0, query + down, length - 1);
+    const at = within(0, query + down, reading.pieces.length - 1);
     choose({ at, cell: [at, within(0, key + across, at)], held: true });
   };
-  frame.querySelector(".corner").hidden = length < EXPLAINED;
-  // Labels stand beside the diagonal, where a row ends and a column begins.
-  if (length <= LABELLED) frame.append(...pieces.map((piece, index) => {
-    const label = element("span", { ariaHidden: true }, visible(piece));
-    Object.assign(label.style, { left: part(index + 1), top: part(index), height: part(1) });
-    return label;
-  }));
-  whenever(["head", "view", "scale", "dark"], () => {
+  let labels = [];
+  whenever(["reading"], () => {
+    const { pieces } = reading;
+    fit(frame);
+    frame.querySelector(".corner").hidden = pieces.length < EXPLAINED;
+    for (const label of labels) label.remove();
+    // Labels stand beside the diagonal, where a row ends and a column begins.
+    labels = pieces.length > LABELLED ? [] : pieces.map((piece, index) => {
+      const label = element("span", { ariaHidden: true }, visible(piece));
+      Object.assign(label.style, { left: part(index + 1), top: part(index), height: part(1) });
+      return label;
+    });
+    frame.append(...labels);
+  });
+  whenever(["head", "view", "scale", "dark", "reading"], () => {
     paint(canvas, state.head, 1);
     canvas.ariaLabel = `Attention of ${nameOf(state.head)}, cell by cell`;
   });
   const [row, column] = frame.querySelectorAll("i");
-  whenever(["at", "cell", "mode", "head", "view"], () => {
+  whenever(["at", "cell", "mode", "head", "view", "reading"], () => {
     const [query, key] = state.cell ?? (state.mode === "from" ? [null, state.at] : [state.at, null]);
     row.hidden = query === null;
     column.hidden = key === null;
@@ -109,13 +116,13 @@ export function picture() {
 
 /** Make every cell the same whole number of screen pixels wide, if there are enough pixels. */
 function fit(frame) {
-  const pixels = frame.parentElement.clientWidth * devicePixelRatio;
+  const { length } = reading.pieces, pixels = frame.parentElement.clientWidth * devicePixelRatio;
   const side = pixels < length ? pixels : pixels - (pixels % length);
   frame.style.width = frame.style.height = `${side / devicePixelRatio}px`;
 }
 
 function cellUnder({ target, clientX, clientY }) {
-  const box = target.getBoundingClientRect();
+  const box = target.getBoundingClientRect(), { length } = reading.pieces;
   const query = within(0, Math.floor((length * (clientY - box.top)) / box.height), length - 1);
   const key = within(0, Math.floor((length * (clientX - box.left)) / box.width), length - 1);
   return key <= query ? [query, key] : null;
@@ -123,7 +130,8 @@ function cellUnder({ target, clientX, clientY }) {
 
 /** The weight of a cell, and the rest of a sentence about it, in which `name` writes a piece. */
 export function readout([query, key], name) {
-  const value = valueOf(codesOf(state.head)[cellOf(query, key)]);
+  const { pieces } = reading, value = valueOf(codesOf(state.head)[cellOf(query, key)]);
   const where = key === query ? "itself" : `${name(pieces[key])}, ${query - key} before`;
-  return [shown(value), ` of the attention of ${name(pieces[query])} (${query + 1} of ${length}) is on ${where}.`];
+  const whose = ` of the attention of ${name(pieces[query])} (${query + 1} of ${pieces.length}) is on ${where}.`;
+  return [shown(value), whose];
 }

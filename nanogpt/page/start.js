@@ -3,10 +3,11 @@
 import { announcements } from "./announcements.js";
 import { cards, method, scoreTable } from "./cards.js";
 import { theme } from "./colours.js";
-import { comparison, data, formation, heads, largest, layers, length, report } from "./data.js";
+import { comparison, data, formation, heads, largest, layers, live, reading, report } from "./data.js";
 import { byId, choiceButtons, put } from "./elements.js";
-import { legend, tables, text } from "./explore.js";
+import { legend, secondText, tables, text } from "./explore.js";
 import { formationChart } from "./formation.js";
+import { startLive } from "./live.js";
 import { picture, thumbnails } from "./pictures.js";
 import { choose, state, whenever } from "./state.js";
 import { tour } from "./tour.js";
@@ -44,7 +45,7 @@ function comparing() {
   const mean = (losses) => (losses.reduce((sum, loss) => sum + loss, 0) / losses.length).toFixed(4);
   const losses = `The losses on this text are ${mean(data.losses)} and ${mean(comparison.losses)} nats.`;
   put("compared", `The difference is ${mine} minus ${other}: no weight differs by more than `
-    + `${shown(largest(most))} (${nameOf(most)}). ${length > 1 ? losses : ""}`);
+    + `${shown(largest(most))} (${nameOf(most)}). ${data.pieces.length > 1 ? losses : ""}`);
 }
 
 function lightAndDark() {
@@ -71,6 +72,7 @@ if (comparison) comparing();
 thumbnails();
 choiceButtons("modes", "mode", MODES);
 text();
+secondText();
 legend();
 tables();
 picture();
@@ -87,5 +89,6 @@ if (report) {
 }
 tour();
 addEventListener("keydown", ({ key }) => key === "Escape" && choose({ held: false }));
-choose({ ...state, head: firstHead(), at: Math.floor(0.6 * length) });
+choose({ ...state, head: firstHead(), at: Math.floor(0.6 * reading.pieces.length) });
 announcements(); // of changes alone: a page that opens is read without them
+if (live) startLive();

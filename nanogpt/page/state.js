@@ -1,7 +1,10 @@
 // The state of the page. Every change goes through `choose`, and the parts of the page follow it by `whenever`.
 
 export const state = {
+  reading: 0, // how often the text was renewed
+  policy: 0, // how often the settings of sampling were changed
   head: 0, // layer * heads + head
+  second: null, // a head shown beside it
   at: 0, // the chosen piece
   held: false, // true after a click: pointing elsewhere then changes nothing
   cell: null, // [query, key] under the pointer in the large picture

@@ -8,8 +8,9 @@
 
 import { withoutHeads } from "./ablation.js";
 import { chooseToken } from "./generation.js";
-import { Cache, GPT, softmax } from "./model.js";
+import { Cache, GPT } from "./model.js";
 import { uniform } from "./randomness.js";
+import { softmax } from "./softmax.js";
 import { unpacked } from "./weights.js";
 
 const FRAME = 16; // milliseconds between answers
