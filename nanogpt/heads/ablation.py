@@ -33,7 +33,9 @@ def ablate_heads(
 
 def mean_outputs(backend: Backend, tokens_WT: np.ndarray) -> np.ndarray:
     """Output of each head, averaged over all positions of all windows: `[L, H, D]`."""
-    return np.mean([backend.head_outputs(tokens_T[None])[:, 0].mean(axis=2) for tokens_T in tokens_WT], axis=0)
+    return np.mean(
+        [backend.head_outputs(tokens_T[None])[:, 0].mean(axis=2) for tokens_T in tokens_WT], axis=0
+    )
 
 
 def without_head(weights: Weights, layer: int, head: int, output_D: np.ndarray) -> Weights:

@@ -9,6 +9,7 @@ import { nameOf, sentenceOf, spoken } from "./words.js";
 
 export function announcements() {
   whenever(["head", "at", "cell", "mode", "view"], (change) => {
+    if ("reading" in change) return; // live.js tells what was written
     const head = "head" in change ? `${nameOf(state.head)}. ${report ? sentenceOf(state.head) : ""} ` : "";
     say(head + (state.cell ? readout(state.cell, spoken).join("") : tablesInWords()));
   });

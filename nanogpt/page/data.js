@@ -1,12 +1,12 @@
 // The figures in the page, unpacked, and what the state chooses of them. Nothing is fetched.
 
+import { bytesOf } from "./base64.js";
 import { state } from "./state.js";
 
 export const data = JSON.parse(document.getElementById("data").textContent);
 export const { layers, heads, unit, comparison, report, formation, live } = data;
 
-const unpack = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-const attention = unpack(data.attention);
+const attention = bytesOf(data.attention);
 
 /** What is read: a text in pieces, and what the model makes of it. Where the page holds the model, live.js renews it. */
 export const reading = {
@@ -19,8 +19,8 @@ export const reading = {
   start: 0, // tokens of a long text that stand before its first piece
   logits: null, // of the token after each piece, where the page holds the model
 };
-const difference = comparison && unpack(comparison.difference);
-export const maps = Object.fromEntries(Object.entries(data.maps).map(([name, map]) => [name, unpack(map)]));
+const difference = comparison && bytesOf(comparison.difference);
+export const maps = Object.fromEntries(Object.entries(data.maps).map(([name, map]) => [name, bytesOf(map)]));
 
 export const isDifference = () => state.view === "difference";
 export const cellOf = (query, key) => (query * (query + 1)) / 2 + key;

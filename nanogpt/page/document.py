@@ -12,12 +12,12 @@ from typing import Any
 
 # Each script imports from earlier ones alone, and the last one starts the page.
 SCRIPTS = (
-    *("state", "data", "words", "colours", "elements"),
+    *("state", "base64", "data", "words", "colours", "elements"),
     *("pictures", "explore", "announcements", "formation", "cards", "tour"),
     *("softmax", "generation", "writer", "live", "start"),
 )
 # The worker of a page that holds its model.
-WORKER = ("softmax", "model", "generation", "randomness", "ablation", "weights", "worker")
+WORKER = ("softmax", "model", "generation", "randomness", "ablation", "base64", "weights", "worker")
 _FOLDER = resources.files("nanogpt.page")
 _IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:(?:async )?function|class|const) (?:(\w+)|\{([^}]*)\}))", re.MULTILINE)

@@ -1,7 +1,7 @@
 // The model in the page: a box in which one types and it writes, the choice of each character, and its settings.
 
 import { data, live, reading } from "./data.js";
-import { byId, element, put, within } from "./elements.js";
+import { byId, element, put, say, within } from "./elements.js";
 import { choose, state, whenever } from "./state.js";
 import { percent, shortName, signed, visible } from "./words.js";
 import { beginning, expected, openModel, split } from "./writer.js";
@@ -47,8 +47,9 @@ function want(change) {
   begun = performance.now();
   const { unknown, known } = split(wish.prompt);
   byId("unknown").hidden = !Object.keys(unknown).length;
-  put("unknown", `The model does not know ${[...new Set(Object.values(unknown).join(""))].map(visible).join(" ")}: it reads `
-    + "the text without.");
+  const words = `The model does not know ${[...new Set(Object.values(unknown).join(""))].map(visible).join(" ")}: it reads `
+    + "the text without.";
+  put("unknown", words);
   writing = wish.count > 0;
   if (known.length) ask(wish);
   else written = [];
@@ -64,7 +65,10 @@ function show(answer) {
   byId("box").scrollTop = writing ? byId("box").scrollHeight : byId("box").scrollTop;
   if (done) writing = false;
   choose({ reading: state.reading + 1, view: "mine", cell: null, at: state.held ? within(0, state.at, last) : last });
-  if (done) put("told", told(losses));
+  if (done) {
+    put("told", told(losses));
+    say(`${written.join("")} ${told(losses)}`);
+  }
   refresh();
 }
 

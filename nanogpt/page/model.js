@@ -180,26 +180,27 @@ function linear(weights, name, I) {
   };
 }
 
-/** Each row of x times each row of the kernel: `[T, O]`. Four outputs at a time share what is read of x. */
+/** Each row of x times each row of the kernel: `[T, O]`. */
 function product(x_TI, kernel_OI, I, O) {
   const T = x_TI.length / I, y_TO = new Float32Array(T * O);
+  // Four outputs at a time share what is read of x; past the last output, it is computed again.
   for (let o = 0; o < O; o += 4) {
-    // Past the last output, the last one is computed again.
-    const [a, b, c, d] = [0, 1, 2, 3].map((i) => Math.min(o + i, O - 1) * I);
+    const row1 = o * I, row2 = Math.min(o + 1, O - 1) * I;
+    const row3 = Math.min(o + 2, O - 1) * I, row4 = Math.min(o + 3, O - 1) * I;
     for (let t = 0; t < T; t++) {
-      const x = t * I, y = t * O + o;
-      let [ya, yb, yc, yd] = [0, 0, 0, 0];
+      let sum1 = 0, sum2 = 0, sum3 = 0, sum4 = 0;
       for (let i = 0; i < I; i++) {
-        const value = x_TI[x + i];
-        ya += value * kernel_OI[a + i];
-        yb += value * kernel_OI[b + i];
-        yc += value * kernel_OI[c + i];
-        yd += value * kernel_OI[d + i];
+        const x = x_TI[t * I + i];
+        sum1 += x * kernel_OI[row1 + i];
+        sum2 += x * kernel_OI[row2 + i];
+        sum3 += x * kernel_OI[row3 + i];
+        sum4 += x * kernel_OI[row4 + i];
       }
-      y_TO[y] = ya;
-      if (o + 1 < O) y_TO[y + 1] = yb;
-      if (o + 2 < O) y_TO[y + 2] = yc;
-      if (o + 3 < O) y_TO[y + 3] = yd;
+      const y = t * O + o;
+      y_TO[y] = sum1;
+      if (o + 1 < O) y_TO[y + 1] = sum2;
+      if (o + 2 < O) y_TO[y + 2] = sum3;
+      if (o + 3 < O) y_TO[y + 3] = sum4;
     }
   }
   return y_TO;

@@ -1,6 +1,6 @@
-// A guided tour in five steps. The dialog is modal: it keeps the focus, and gives it back when Escape closes it.
+// A guided tour. The dialog is modal: it keeps the focus, and gives it back when Escape closes it.
 
-import { heads, layers, report, unit } from "./data.js";
+import { heads, layers, live, report, unit } from "./data.js";
 import { byId, put, say } from "./elements.js";
 
 const STEPS = [
@@ -15,6 +15,14 @@ const STEPS = [
   ["whole", "A whole head at once",
     `Each row is one ${unit}, and its colours show what it attends to. A line beside the diagonal means that `
     + `every ${unit} attends to the one just before. A vertical line means that all attend to one position.`],
+  ...(live ? [
+    ["live", "Let it write",
+      "The model is in this page. Type, or let it go on: each character that it writes is its guess of the next "
+      + "one, and all the pictures follow. Switch a head off, and it writes the text again without that head."],
+    ["choice", "What it could have written",
+      "The model gives every character a chance, and a random number picks one. The settings sharpen the chances or "
+      + "cut the unlikely ones off. Choose another character, anywhere in the text, and it goes on from there."],
+  ] : []),
   [report ? "cards" : "limits", "What a head does, in numbers",
     report
       ? "A picture can mislead, so every head is measured: how much of its attention goes to known targets "
@@ -57,6 +65,7 @@ export function tour() {
   };
   const forward = () => (step === STEPS.length - 1 ? dialog.close() : show(step + 1));
   byId("tour-begin").hidden = false;
+  put("tour-begin", `Take the tour, ${STEPS.length === 5 ? "five" : "seven"} steps`);
   // While the dialog is open, a screen reader hears nothing outside it.
   const live = byId("said"), outside = live.parentElement;
   byId("tour-begin").onclick = () => {

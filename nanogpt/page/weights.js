@@ -1,6 +1,6 @@
 // The weights in the page, as nanogpt/page/live.py packs them, unpacked to float32.
 
-const unpack = (base64) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0)).buffer;
+import { bytesOf } from "./base64.js";
 
 /** A number of 16 bits as IEEE 754 has it: a sign, five bits of exponent, ten of fraction. */
 function half(bits) {
@@ -10,12 +10,15 @@ function half(bits) {
 }
 
 const READERS = {
-  float32: ({ values }) => new Float32Array(unpack(values)),
-  float16: ({ values }) => Float32Array.from(new Uint16Array(unpack(values)), half),
-  int8: ({ values, scales }) => {
-    const scales_O = new Float32Array(unpack(scales)), numbers = new Int8Array(unpack(values));
-    const columns = numbers.length / scales_O.length;
-    return Float32Array.from(numbers, (number, i) => number * scales_O[Math.floor(i / columns)]);
+  float32: ({ values }) => new Float32Array(bytesOf(values).buffer),
+  float16: ({ values }) => Float32Array.from(new Uint16Array(bytesOf(values).buffer), half),
+  int8: ({ values, scales, shape: [rows, columns] }) => {
+    const numbers = new Int8Array(bytesOf(values).buffer), scales_O = new Float32Array(bytesOf(scales).buffer);
+    const weight = new Float32Array(numbers);
+    for (let o = 0; o < rows; o++) {
+      for (let i = o * columns; i < (o + 1) * columns; i++) weight[i] *= scales_O[o];
+    }
+    return weight;
   },
 };
 

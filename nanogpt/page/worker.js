@@ -99,7 +99,7 @@ function tell(id, tokens, done, losses = null) {
 function pause() {
   return new Promise((resume) => {
     const { port1, port2 } = new MessageChannel();
-    port1.onmessage = resume;
+    port1.onmessage = () => resume(port1.close());
     port2.postMessage(null);
   });
 }
