@@ -46,13 +46,15 @@ OPEN_TOUR = "document.querySelector('#tour-begin').click()"
 def test_tab_reaches_every_part_that_is_operated(name: str, pages: dict[str, str], browser: Chrome) -> None:
     browser.get(pages[name])
     browser.execute_script("window.reached = []")
-    stops = len(browser.find_elements(By.CSS_SELECTOR, "button, a, summary, [tabindex]"))
+    stops = len(
+        browser.find_elements(By.CSS_SELECTOR, "button, a, summary, input, select, textarea, [tabindex]")
+    )
     for _ in range(stops):
         browser.switch_to.active_element.send_keys(Keys.TAB)
         browser.execute_script("reached.push(document.activeElement)")
     missed = browser.execute_script("""
         const operated = [...document.querySelectorAll("main *, header *")].filter((element) =>
-            element.checkVisibility() && (element.matches("button, a[href], summary")
+            element.checkVisibility() && (element.matches("button, a[href], summary, input, select, textarea")
             || element.onclick || element.onkeydown || element.onpointermove || element.onpointerover));
         // Inside these parts the arrow keys move, from the one that Tab reaches.
         const part = (element) => element.closest("[role=listbox], #thumbnails") ?? element;

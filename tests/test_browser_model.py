@@ -58,7 +58,6 @@ worker.postMessage({ model });
 next();
 """
 
-Answer = dict[str, Any]
 Ask = Callable[..., Any]
 
 
@@ -84,15 +83,11 @@ def in_float32(config: ModelConfig, weights: Weights, means: np.ndarray | None =
     }
 
 
-def wish(tokens_T: np.ndarray, count: int = 0, policy: SamplingPolicy | None = None, **others: Any) -> Answer:
-    policy = policy or SamplingPolicy()
-    return {
-        "prompt": tokens_T.tolist(),
-        "count": count,
-        "seed": 1,
-        "policy": asdict(policy),
-        "off": [],
-    } | others
+def wish(
+    tokens_T: np.ndarray, count: int = 0, policy: SamplingPolicy | None = None, off: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    policies = {"policy": asdict(policy or SamplingPolicy()), "off": off}
+    return {"prompt": tokens_T.tolist(), "count": count, "seed": 1} | policies
 
 
 def errors(ask: Ask, config: ModelConfig, *changes: tuple[str, str]) -> dict[str, float]:
@@ -126,10 +121,7 @@ BREAKS = {
     "another epsilon": ("variance + 1e-5", "variance + 1e-6"),
     "exact GELU": ("0.044715", "0.05"),
     "no residual": ("x_TC = sum(x_TC, this.attention", "x_TC = sum(x_TC.map(() => 0), this.attention"),
-    "another norm": (
-        "this.feedForward.forward(this.feedForwardNorm(x_TC))",
-        "this.feedForward.forward(x_TC)",
-    ),
+    "no norm": (".forward(this.feedForwardNorm(x_TC))", ".forward(x_TC)"),
     "positions from 1": ("(first + t) * C + c", "((first + t + 1) % 13) * C + c"),
     "a bias is lost": ("if (bias_O)", "if (false)"),
     "an output is lost": ("if (o + 2 < O)", "if (o + 3 < O)"),
@@ -174,7 +166,7 @@ def test_what_was_read_before_is_used_again_and_changes_nothing(ask: Ask) -> Non
     wishes = [
         *(wish(tokens_T[:6], count) for count in (3, 4, 2, 20)),
         *(wish(tokens_T[:length], 1) for length in (5, 40, 39, 12)),
-        wish(tokens_T[:6], 3, off=[1, 2]),
+        wish(tokens_T[:6], 3, off=(1, 2)),
         wish(tokens_T[:6], 3),
     ]
     together = ask(model, *wishes)
@@ -190,7 +182,7 @@ def test_a_head_that_is_off_has_its_mean_output(ask: Ask) -> None:
     D = config.n_embd // config.n_head
     weights, tokens_T = generic_state(config).weights, random_tokens(config, 10)
     means = np.linspace(-1, 1, config.n_layer * config.n_embd).reshape(config.n_layer, config.n_head, D)
-    (answer,) = ask(in_float32(config, weights, means), wish(tokens_T, off=[1, 2]))
+    (answer,) = ask(in_float32(config, weights, means), wish(tokens_T, off=(1, 2)))
     without = without_head(without_head(weights, 0, 1, means[0, 1]), 1, 0, means[1, 0])
     expected = judged_logits(without, config, tokens_T[None])
     actual = np.reshape(answer["parts"][0]["logits"], expected.shape)
@@ -200,19 +192,17 @@ def test_a_head_that_is_off_has_its_mean_output(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
+    ("name", "value"),
     [
-        (
-            "blocks.0.feed_forward.expand.kernel",
-            np.nan,
-            "the weight blocks.0.feed_forward.expand.kernel is not finite",
-        ),
-        ("token_embedding.embedding", np.inf, "the weight token_embedding.embedding is not finite"),
-        ("head.kernel", 3e38, "its weights are so large that its logits are not finite"),
+        ("blocks.0.feed_forward.expand.kernel", np.nan),
+        ("token_embedding.embedding", np.inf),
+        ("head.kernel", 3e38),
     ],
 )
-def test_hostile_weights_are_an_error(name: str, value: float, message: str, ask: Ask) -> None:
+def test_hostile_weights_are_an_error(name: str, value: float, ask: Ask) -> None:
     config = ModelConfig(31, 13, 2, 2, 24, dropout=0)
     weights = generic_state(config).weights
     weights[name] = np.full_like(weights[name], value)
-    assert ask(in_float32(config, weights), wish(random_tokens(config, 3))) == message
+    told = ask(in_float32(config, weights), wish(random_tokens(config, 3)))
+    too_large = "its weights are so large that its logits are not finite"
+    assert told == (too_large if np.isfinite(value) else f"the weight {name} is not finite")

@@ -20,6 +20,7 @@ import tyro
 from nanogpt.cli.door import parse
 from nanogpt.cli.flags import (
     ExportFlags,
+    ExportPageFlags,
     ImportFlags,
     PrepareFlags,
     SampleFlags,
@@ -84,6 +85,7 @@ COMMANDS: dict[str, Parser] = {
     "sample": functools.partial(parse, SampleFlags),
     "visualize": functools.partial(parse, VisualizeFlags),
     "prepare": functools.partial(parse, PrepareFlags, takes_files=True),
+    "export page": functools.partial(parse, ExportPageFlags),
     "export": functools.partial(parse, ExportFlags),
     "import": functools.partial(parse, ImportFlags),
     "doctor": functools.partial(parse, DoctorFlags),

@@ -108,7 +108,9 @@ def test_pieces_are_those_of_the_tokenizer(tmp_path: Path) -> None:
     bpe.save(str(tmp_path / "tokenizer.json"))
     model = default_model()
     model.tokenizer = FileTokenizer(tmp_path / "tokenizer.json")
-    figures = contents(Path("run"), model, text="the king", compare=None, device="cpu", tell=print)
+    figures = contents(
+        Path("run"), model, text="the king", compare=None, live=False, report=True, device="cpu", tell=print
+    )
     assert figures["pieces"] == ["the", " king"]
     assert figures["unit"] == "token"
 

@@ -96,4 +96,6 @@ def test_a_model_without_a_tokenizer_is_refused() -> None:
     model = default_model()
     model.tokenizer = NoTokenizer()
     with pytest.raises(nanogpt.InputError, match=r"without a tokenizer\.json"):
-        contents(Path("run"), model, text="the", compare=None, device="cpu", tell=print)
+        contents(
+            Path("run"), model, text="the", compare=None, live=False, report=True, device="cpu", tell=print
+        )

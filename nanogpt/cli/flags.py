@@ -129,7 +129,7 @@ class VisualizeFlags:
     compare: str | None = None
     """jax or torch, the folder of another run, or another checkpoint: latest, best or a step."""
     live: bool = True
-    """Put the model into the page, if it is small and its tokens are characters: there it reads and writes."""
+    """Put the model into the page, so that it writes there: a small one whose tokens are characters."""
     html: Annotated[Path, PATH] = Path("attention.html")
     """The page to write."""
     open: bool = False
@@ -155,7 +155,7 @@ class PrepareFlags:
 
 @dataclass(frozen=True)
 class ExportFlags:
-    """Write a checkpoint of a run as a GPT-2 folder, which transformers opens; `export page` writes a page."""
+    """Write a checkpoint of a run as a GPT-2 folder of transformers; `export page` writes it as a page."""
 
     out_dir: Annotated[Path, PATH]
     """Folder of the run."""
@@ -169,7 +169,7 @@ class ExportFlags:
 
 @dataclass(frozen=True)
 class ExportPageFlags:
-    """Write a page that holds a trained model and lets it read and write: one file, for any browser, offline."""
+    """Write a page that holds a trained model, which writes there: one file, for any browser, offline."""
 
     model: ModelChoice = field(default_factory=ModelChoice)
     text: str | None = None

@@ -1,4 +1,4 @@
-"""`visualize.py` and `nanogpt export page`: the page of a trained model, with and without a report on its heads."""
+"""`visualize.py` and `nanogpt export page`: the page of a model, with a report on its heads and without."""
 
 import os
 from pathlib import Path

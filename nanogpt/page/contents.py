@@ -35,10 +35,10 @@ def contents(
 ) -> dict[str, Any]:
     """All figures of the page as JSON values; without a `text`, it shows the start of the validation text.
 
-    `compare` is a backend, the folder of another run or a checkpoint of this one; `live` puts the model into the page
-    if that can be, and `report` measures the heads; `tell` gets progress and notices. Raises InputError if the text
-    can't be read or is empty, if the second model doesn't fit, and if no text is given and the validation text is
-    missing. Without a `report` the page is there for the model alone, and InputError says why it can't hold it.
+    `compare` is a backend, the folder of another run or a checkpoint of this one; `live` puts the model into
+    the page, if it is one that can be put there; `report` measures the heads; `tell` gets progress and notices.
+    Raises InputError if the text can't be read or is empty, if the second model doesn't fit, if no text is given
+    and the validation text is missing, and for a live page without a report if the model can't be put there.
     """
     if isinstance(model.tokenizer, NoTokenizer):
         raise InputError("this model came without a tokenizer.json: its tokens have no text to show")

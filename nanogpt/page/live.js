@@ -1,6 +1,6 @@
 // The model in the page: a box in which one types and it writes, the choice of each character, and its settings.
 
-import { data, live, reading } from "./data.js";
+import { comparison, data, heads, layers, live, reading } from "./data.js";
 import { byId, element, put, say, within } from "./elements.js";
 import { choose, state, whenever } from "./state.js";
 import { percent, shortName, signed, visible } from "./words.js";
@@ -15,6 +15,7 @@ const wish = { prompt: "", count: 0, seed: 1337, temperature: 0.8, top_k: null, 
 
 let ask; // the model for the text of a wish
 let written = []; // the characters that follow the prompt
+let shown = data.pieces.join("");
 let writing = false;
 let begun = 0; // milliseconds
 
@@ -28,8 +29,8 @@ export function startLive() {
   bars();
   switches();
   addEventListener("hashchange", () => fromLink() && want(fromLink()));
-  byId("box").value = data.pieces.join("");
-  want(fromLink() ?? { prompt: byId("box").value });
+  byId("box").value = shown;
+  want(fromLink() ?? { prompt: shown });
 }
 
 function facts() {
@@ -60,14 +61,17 @@ function want(change) {
 function show(answer) {
   const { done, losses } = answer, last = reading.pieces.length - 1;
   written = answer.written;
-  const text = wish.prompt + written.join("");
+  const text = wish.prompt + written.join(""), isOther = text !== shown;
+  shown = text;
   if (byId("box").value !== text) byId("box").value = text;
   byId("box").scrollTop = writing ? byId("box").scrollHeight : byId("box").scrollTop;
   if (done) writing = false;
-  choose({ reading: state.reading + 1, view: "mine", cell: null, at: state.held ? within(0, state.at, last) : last });
+  if (comparison) byId("comparing").hidden = reading.pieces !== data.pieces; // the other model read that text alone
+  const moved = { cell: null, view: "mine", at: state.held ? within(0, state.at, last) : last };
+  choose({ reading: state.reading + 1, ...(isOther ? moved : {}) });
   if (done) {
     put("told", told(losses));
-    say(`${written.join("")} ${told(losses)}`);
+    if (written.length || losses) say(`${written.join("")} ${told(losses)}`);
   }
   refresh();
 }
@@ -144,7 +148,7 @@ function fromLink() {
     return value >= least && value <= most ? value : otherwise;
   };
   const whole = (...limits) => Math.floor(number(...limits));
-  const heads = (given.get("off") ?? "").split(" ").filter(Boolean).map(Number);
+  const off = (given.get("off") ?? "").split(" ").filter(Boolean).map(Number);
   return given.has("prompt") ? {
     prompt: given.get("prompt"),
     count: whole("count", 0, LONGEST, 0),
@@ -152,7 +156,7 @@ function fromLink() {
     temperature: number("temperature", 1e-6, 2, given.get("temperature") === "0" ? 0 : 0.8),
     top_k: whole("top_k", 1, live.config.vocab_size, 0) || null,
     top_p: number("top_p", 1e-6, 1, null),
-    off: heads.filter((head) => Number.isInteger(head) && head >= 0 && head < data.layers * data.heads),
+    off: off.filter((head) => Number.isInteger(head) && head >= 0 && head < layers * heads),
   } : null;
 }
 
@@ -171,7 +175,7 @@ function settings() {
     whenever(["policy", "reading"], () => {
       const value = wish[input.id] ?? most[input.id];
       if (document.activeElement !== input) input.value = value;
-      if (input.type === "range") input.nextElementSibling.value = wish[input.id] === null ? "all" : value;
+      if (input.type === "range") input.nextElementSibling.textContent = wish[input.id] === null ? "all" : value;
     });
   }
 }
