@@ -11,6 +11,8 @@ import pytest
 
 from nanogpt.page.contents import contents
 from nanogpt.page.document import page
+from nanogpt.page.live import pack
+from nanogpt.state import TrainingState
 from tests.conftest import STRANGE
 from tests.page import default_model, figures_of, visualize
 
@@ -42,6 +44,10 @@ def test_the_page_of_the_default_model_stays_small(own_page: Path) -> None:
     heads = [head | {"example": example} for head in 12 * report["heads"]]
     figures["report"] = report | {"heads": heads}
     assert len(page(figures, title="")) < 1.5e6
+    state = TrainingState.initial(model.config, seed=1)
+    figures["live"] = {"weights": pack(state.weights, "int8")}
+    assert len(page(figures, title="")) < 3e6
+    figures["live"] = None
     figures["comparison"] = {"difference": figures["attention"], "losses": figures["losses"]}
     assert len(page(figures, title="")) < 3e6
 
@@ -72,8 +78,12 @@ class Elements(HTMLParser):
         self.texts[self._open] = self.texts.get(self._open, "") + data
 
 
-def test_the_policy_allows_only_the_pages_own_script_and_style(own_page: Path) -> None:
+@pytest.mark.parametrize("live", [True, False])
+def test_the_policy_allows_only_the_pages_own_script_and_style(live: bool, own_page: Path) -> None:
+    """A page that holds its model may also start its worker, from a blob that its script makes."""
     content = own_page.read_text(encoding="utf-8")
+    if not live:
+        content = page(figures_of(own_page) | {"live": None}, title="")
     elements = Elements(content)
     hashes = {
         kind: "sha256-" + base64.b64encode(hashlib.sha256(elements.texts[kind].encode()).digest()).decode()
@@ -81,7 +91,7 @@ def test_the_policy_allows_only_the_pages_own_script_and_style(own_page: Path) -
     }
     assert " ".join(elements.policy.split()) == (
         f"default-src 'none'; script-src '{hashes['module']}'; style-src '{hashes['style']}'; "
-        "base-uri 'none'; form-action 'none'"
+        f"{'worker-src blob:; ' if live else ''}base-uri 'none'; form-action 'none'"
     )
     # The namespace of SVG is the one address, and it is never fetched.
     assert set(re.findall(r"\w+://[^\s\"']*", content)) == {"http://www.w3.org/2000/svg"}
@@ -94,7 +104,7 @@ def test_a_text_never_becomes_markup(strange_run: Path) -> None:
     assert "".join(figures_of("attention.html")["pieces"]) == STRANGE
     elements = Elements(content)
     assert "img" not in elements.tags
-    assert elements.tags.count("script") == 2
+    assert elements.tags.count("script") == 3
     assert not re.search(
         r"<img|onerror|\u2028|\u05e9", content.replace(elements.texts["application/json"], "")
     )

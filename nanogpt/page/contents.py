@@ -36,9 +36,9 @@ def contents(
     """All figures of the page as JSON values; without a `text`, it shows the start of the validation text.
 
     `compare` is a backend, the folder of another run or a checkpoint of this one; `live` puts the model into
-    the page, if it is one that can be put there; `report` measures the heads; `tell` gets progress and notices.
-    Raises InputError if the text can't be read or is empty, if the second model doesn't fit, if no text is given
-    and the validation text is missing, and for a live page without a report if the model can't be put there.
+    the page, if it is one that can be there; `report` measures the heads; `tell` gets progress and notices.
+    Raises InputError if the text can't be read or is empty, if the second model doesn't fit, if no text is
+    given and the validation text is missing, and without a `report` if the model can't be in the page.
     """
     if isinstance(model.tokenizer, NoTokenizer):
         raise InputError("this model came without a tokenizer.json: its tokens have no text to show")
