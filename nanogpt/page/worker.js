@@ -115,5 +115,6 @@ onmessage = async ({ data }) => {
     }
   } catch (error) {
     postMessage({ error: error.message });
+    close();
   }
 };
