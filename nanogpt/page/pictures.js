@@ -13,7 +13,9 @@ const EXPLAINED = 12; // fewest pieces that leave room for the explanation
 /** Colour a canvas, one pixel for each block of cells; the half with future keys stays clear. */
 function paint(canvas, head, block) {
   const { length } = reading.pieces, side = Math.ceil(length / block);
-  const codes = codesOf(head), colours = palette();
+  const codes = codesOf(head);
+  // A pixel as one number, which holds its four bytes from the last to the first.
+  const colours = palette().map(([red, green, blue]) => (255 << 24) | (blue << 16) | (green << 8) | red);
   const none = isDifference() ? 128 : 0;
   // A block shows its strongest cell, so that a line one cell wide does not fade.
   const strongest = new Int16Array(side * side).fill(-1);
@@ -24,9 +26,9 @@ function paint(canvas, head, block) {
       if (before < 0 || Math.abs(code - none) > Math.abs(before - none)) strongest[pixel] = code;
     }
   }
-  const image = new ImageData(side, side);
+  const image = new ImageData(side, side), pixels = new Int32Array(image.data.buffer);
   strongest.forEach((code, pixel) => {
-    if (code >= 0) image.data.set([...colours[code], 255], 4 * pixel);
+    if (code >= 0) pixels[pixel] = colours[code];
   });
   canvas.width = canvas.height = side;
   canvas.getContext("2d").putImageData(image, 0, 0);

@@ -80,13 +80,22 @@ export function openModel(show, fail) {
     return Object.assign(reading, { pieces, start, logits, likeliest, losses, attention, room, unknown });
   };
 
-  worker.onerror = ({ message }) => fail(message);
-  worker.onmessage = ({ data: { error, id, tokens: text, start, parts, done, losses } }) => {
-    if (error) return fail(error);
-    parts.forEach(keep);
-    if (id !== asked.id) return undefined; // a newer question is on its way
+  let newest = null; // the answer that the next frame shows
+  const frame = () => {
+    const { id, tokens: text, start, done, losses } = newest;
+    newest = null;
+    if (id !== asked.id) return; // a newer question is on its way
     read(text, start);
-    return show({ written: text.slice(asked.known).map((token) => vocabulary[token]), done, losses });
+    show({ written: text.slice(asked.known).map((token) => vocabulary[token]), done, losses });
+  };
+
+  worker.onerror = ({ message }) => fail(message);
+  worker.onmessage = ({ data: answer }) => {
+    if (answer.error) return fail(answer.error);
+    answer.parts.forEach(keep);
+    if (!newest) requestAnimationFrame(frame); // answers may come faster than they can be drawn
+    newest = answer;
+    return undefined;
   };
   worker.postMessage({ model: live });
 
