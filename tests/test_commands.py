@@ -99,6 +99,7 @@ PARSERS: dict[str, Parser] = {
     "python -m benchmarks.race": flags_of("benchmarks.race", "Race"),
     "python -m benchmarks.road": flags_of("benchmarks.road", "Road"),
     "python -m benchmarks.big_text": flags_of("benchmarks.big_text", "BigText"),
+    "python -m benchmarks.page": flags_of("benchmarks.page", "Page"),
     "python -m benchmarks.temperature": flags_of("benchmarks.temperature", "Temperature"),
     "python -m benchmarks": flags_of("benchmarks.__main__", "Benchmark"),
     "python -m parity_tests.curves": flags_of("parity_tests.curves", "Curves"),

@@ -39,6 +39,20 @@ def test_a_script_takes_what_earlier_ones_export_and_uses_it(name: str) -> None:
         assert len(re.findall(rf"\b{wanted}\b", source)) > 1, wanted
 
 
+def test_the_script_of_the_model_has_the_names_of_the_twins_in_their_order() -> None:
+    twin = (ROOT / "nanogpt_torch" / "model.py").read_text(encoding="utf-8")
+    script = (FOLDER / "model.js").read_text(encoding="utf-8")
+    names = re.findall(r"^ *(?:class|def) (\w+)", twin, re.MULTILINE)
+    found = re.findall(r"^(?:(?:export )?(?:class|function) |  )(\w+)(?: {|\(.*\) {)$", script, re.MULTILINE)
+    snake = [name if name[0].isupper() else re.sub("[A-Z]", r"_\g<0>", name).lower() for name in found]
+    snake = [name for name in snake if name not in ("constructor", "for")]
+    assert {*snake} - {*names} == {"Cache", "extend", "product"}
+    shared = [name for name in snake if name in names]
+    assert len(shared) > 12
+    rest = iter(names)
+    assert all(name in rest for name in shared), shared
+
+
 @needs_browser
 def test_scripts_share_only_what_is_exported(
     browser: Chrome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,7 +3,7 @@
 import { comparison, data, heads, layers, live, reading } from "./data.js";
 import { byId, element, put, say, within } from "./elements.js";
 import { choose, state, whenever } from "./state.js";
-import { percent, shortName, signed, visible } from "./words.js";
+import { minus, percent, shortName, signed, visible } from "./words.js";
 import { beginning, expected, openModel, split } from "./writer.js";
 
 const BARS = 12; // likeliest characters shown
@@ -36,7 +36,7 @@ export function startLive() {
 function facts() {
   const { block_size, n_layer, n_head } = live.config, [full, here] = live.losses ?? [];
   const cost = live.losses
-    ? `, which costs ${signed(here - full, 4)} nats: the validation loss is ${here.toFixed(4)}, and ${full.toFixed(4)} in float32`
+    ? `, which costs ${minus((here - full).toFixed(4))} nats: the validation loss is ${here.toFixed(4)}, and ${full.toFixed(4)} in float32`
     : "; what that costs was not measured";
   return `The model itself is in this page, with its weights in ${live.dtype}${cost}. It sees the last ${block_size} `
     + `characters, through ${n_layer * n_head} heads, which you can watch below. Nothing that you type leaves the page.`;
