@@ -36,7 +36,8 @@ export function startLive() {
 function facts() {
   const { block_size, n_layer, n_head } = live.config, [full, here] = live.losses ?? [];
   const cost = live.losses
-    ? `, which costs ${minus((here - full).toFixed(4))} nats: the validation loss is ${here.toFixed(4)}, and ${full.toFixed(4)} in float32`
+    ? `, which costs ${minus((here - full).toFixed(4))} nats: the validation loss is ${here.toFixed(4)}, and `
+      + `${full.toFixed(4)} in float32`
     : "; what that costs was not measured";
   return `The model itself is in this page, with its weights in ${live.dtype}${cost}. It sees the last ${block_size} `
     + `characters, through ${n_layer * n_head} heads, which you can watch below. Nothing that you type leaves the page.`;

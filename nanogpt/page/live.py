@@ -15,7 +15,7 @@ from nanogpt.state import TrainingState
 from nanogpt.text.tokenizer import CharTokenizer
 from nanogpt.weights import Weights, count_parameters
 
-MAX_PARAMETERS = 4_000_000  # docs/live.md tells the size and the pace of the page of such a model
+MAX_PARAMETERS = 12_000_000  # a page of 16 MB, which writes about 50 characters a second (docs/live.md)
 MAX_LOSS_INCREASE = 0.005  # nats that int8 may cost
 WINDOWS = 64  # for the mean outputs of the heads
 
