@@ -54,7 +54,8 @@ def test_tab_reaches_every_part_that_is_operated(name: str, pages: dict[str, str
         browser.execute_script("reached.push(document.activeElement)")
     missed = browser.execute_script("""
         const operated = [...document.querySelectorAll("main *, header *")].filter((element) =>
-            element.checkVisibility() && !element.matches(":disabled") && (element.matches("button, a[href], summary, input, select, textarea")
+            element.checkVisibility() && !element.matches(":disabled") &&
+            (element.matches("button, a[href], summary, input, select, textarea")
             || element.onclick || element.onkeydown || element.onpointermove || element.onpointerover));
         // Inside these parts the arrow keys move, from the one that Tab reaches.
         const part = (element) => element.closest("[role=listbox], #thumbnails") ?? element;

@@ -72,7 +72,8 @@ def contents(
         validation_N = validation_tokens(model)
         measurements = asdict(measured(one, validation_N, tell)) if report else None
     except InputError as error:
-        notices.append(f"The heads are not measured: {error}.")
+        if report:
+            notices.append(f"The heads are not measured: {error}.")
     for notice in notices:
         tell(notice)
     return figures | {

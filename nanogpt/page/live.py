@@ -25,29 +25,27 @@ def obstacle(model: LanguageModel) -> str | None:
     if not isinstance(model.tokenizer, CharTokenizer):
         return "its tokens are not characters"
     count = count_parameters(model.config)
-    return (
-        f"it has {count:,} parameters, and {MAX_PARAMETERS:,} are the limit"
-        if count > MAX_PARAMETERS
-        else None
-    )
+    if count > MAX_PARAMETERS:
+        return f"it has {count:,} parameters, and {MAX_PARAMETERS:,} are the limit"
+    return None
 
 
 def live_model(one: Reading, validation_N: np.ndarray | None, tell: Callable[[str], None]) -> dict[str, Any]:
     """The model as JSON values, with which the page itself reads and writes (worker.js).
 
-    The weights are in int8 if that costs at most MAX_LOSS_INCREASE on the validation text, else in float16.
-    A head that is switched off has its mean output over that text; without one, over the page's own text.
+    The weights are in int8 if that costs at most MAX_LOSS_INCREASE on the validation text, else in float16, or
+    in float32 if that costs more too; without such a text they are in float16. A head that is switched off has
+    its mean output over that text, or over the page's own.
     """
     model, config = one.model, one.model.config
     weights = read_checkpoint(one.folder, model.metadata.step)[0].weights
     tokens_WT, losses, dtype = one.tokens_T[None], None, "float16"
     if validation_N is not None:
         tell("Measuring what smaller weights cost on the validation text ...")
-        tokens_WT = spread_windows(validation_N, min(config.block_size, len(validation_N) - 1), WINDOWS)[
-            :, :-1
-        ]
+        length = min(config.block_size, len(validation_N) - 1)
+        tokens_WT = spread_windows(validation_N, length, WINDOWS)[:, :-1]
         full = model.loss(validation_N)
-        for dtype in ("int8", "float16"):
+        for dtype in ("int8", "float16", "float32"):
             losses = [full, in_page(model, pack(weights, dtype)).loss(validation_N)]
             if losses[1] - full <= MAX_LOSS_INCREASE:
                 break
