@@ -33,9 +33,9 @@ def obstacle(model: LanguageModel) -> str | None:
 def live_model(one: Reading, validation_N: np.ndarray | None, tell: Callable[[str], None]) -> dict[str, Any]:
     """The model as JSON values, with which the page itself reads and writes (worker.js).
 
-    The weights are in int8 if that costs at most MAX_LOSS_INCREASE on the validation text, else in float16, or
-    in float32 if that costs more too; without such a text they are in float16. A head that is switched off has
-    its mean output over that text, or over the page's own.
+    The weights are in int8 if that costs at most MAX_LOSS_INCREASE on the validation text, else in float16,
+    or in float32 if that costs more too; without such a text they are in float16. A head that is switched off
+    has its mean output over that text, or over the page's own.
     """
     model, config = one.model, one.model.config
     weights = read_checkpoint(one.folder, model.metadata.step)[0].weights
