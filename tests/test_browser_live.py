@@ -35,8 +35,9 @@ def written(browser: Chrome, count: int | None = None) -> str:
 
 def shown(browser: Chrome) -> str:
     """The text whose attention is shown."""
-    spans = browser.find_elements(By.CSS_SELECTOR, "#text > span")
-    return "".join(span.get_attribute("textContent") for span in spans).replace("·", " ").replace("↵", "\n")
+    # At once, for the page may replace the elements at any time.
+    spans = "[...document.querySelectorAll('#text > span')].map((span) => span.textContent).join('')"
+    return browser.execute_script(f"return {spans}").replace("·", " ").replace("↵", "\n")
 
 
 def link(address: str, **fragment: object) -> str:

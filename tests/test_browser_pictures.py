@@ -82,6 +82,7 @@ def test_pointing_at_a_cell_shows_its_weight(
     side, T = canvas.size["width"], len(STRANGE)
     query, key = T - 1, 3
     offset = [round((index + 0.5) * side / T - side / 2) for index in (key, query)]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", canvas)
     ActionChains(browser).move_to_element_with_offset(canvas, *offset).perform()
     weight = attention_of(strange_run, STRANGE)[0, 0, query, key]
     told = state_of(browser)["readout"].replace("\u00a0", " ")

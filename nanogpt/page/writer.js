@@ -89,7 +89,7 @@ export function openModel(show, fail) {
     show({ written: text.slice(asked.known).map((token) => vocabulary[token]), done, losses });
   };
 
-  worker.onerror = ({ message }) => fail(message);
+  worker.addEventListener("error", ({ message }) => fail(message));
   worker.onmessage = ({ data: answer }) => {
     if (answer.error) return fail(answer.error);
     answer.parts.forEach(keep);
