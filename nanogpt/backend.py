@@ -1,7 +1,7 @@
 """The contract of a backend: everything that the core asks of a twin, in numpy.
 
-Tokens are int32, dropout keys uint32, everything else is float32. A backend holds one model on one device; it
-hands out copies, never its live arrays.
+Tokens are int32, dropout keys uint32, everything else is float32. A backend holds one model, on one device or
+on a mesh of them, and hands out copies, never its live arrays.
 
     backend = load_backend("jax")(config, training, TrainingState.initial(config, seed=1337))
     losses_K = backend.train(tokens_KBT1, keys_KB2, learning_rate_K)()
@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.mesh import ONE_DEVICE, Mesh
 from nanogpt.sampling import SamplingPolicy
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
@@ -23,7 +24,7 @@ MAX_STEPS_PER_CALL = 64
 
 
 class Backend(Protocol):
-    """One model on one device."""
+    """One model on one device, or on a mesh of equal ones."""
 
     name: str
     """jax or torch."""
@@ -31,6 +32,8 @@ class Backend(Protocol):
     """cpu, cuda or mps."""
     device_name: str
     """The maker's name of the device, where the framework knows it."""
+    mesh: Mesh
+    """How many of the device there are, by axis."""
     kernels: Any
     """The parts that the model is built of: the twin's own `Kernels` (its model.py)."""
 
@@ -41,6 +44,7 @@ class Backend(Protocol):
         state: TrainingState,
         *,
         device: str = "auto",
+        mesh: Mesh = ONE_DEVICE,
         dtype: str = "float32",
         compile: bool = False,
         micro_batch_size: int | Literal["auto"] = "auto",
@@ -55,7 +59,11 @@ class Backend(Protocol):
 
     @staticmethod
     def devices() -> list[str]:
-        """The devices that the framework finds on this machine, those that suit it best first."""
+        """The kind of each device that the framework finds for this process, the best first."""
+
+    @staticmethod
+    def memory(device: str) -> int | None:
+        """Bytes of memory that each device of this kind has, where the framework can tell."""
 
     @property
     def model(self) -> Any:
@@ -66,8 +74,9 @@ class Backend(Protocol):
     ) -> Callable[[], np.ndarray]:
         """Take K optimizer steps, K <= MAX_STEPS_PER_CALL, without waiting for the device.
 
-        `tokens_KBT1` are windows of T + 1 tokens, `keys_KB2` their dropout keys (randomness.py). Returns a
-        function that waits for the steps and gives their mean losses in nats, `[K]`.
+        `tokens_KBT1` are windows of T + 1 tokens, `keys_KB2` their dropout keys (randomness.py). The devices
+        of a mesh share the rows out evenly. Returns a function that waits for the steps and gives their mean
+        losses in nats, `[K]`.
         """
 
     def state(self) -> TrainingState:

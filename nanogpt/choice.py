@@ -1,4 +1,4 @@
-"""The choice of a backend and of its device: by name, or those that suit this machine."""
+"""The choice of a backend and of its devices: by name, or those that suit this machine."""
 
 import importlib
 import platform
@@ -6,7 +6,16 @@ import shutil
 import sys
 
 from nanogpt.backend import Backend
+from nanogpt.config import Config
 from nanogpt.errors import InputError
+from nanogpt.mesh import ONE_DEVICE, Mesh, parsed_mesh
+from nanogpt.micro_batches import tokens_that_fit
+
+MORE_DEVICES = {
+    "jax": "JAX_NUM_CPU_DEVICES=8 makes eight of a CPU",
+    "torch": "torch trains on one device in a process, and torchrun starts several",
+}
+"""How each backend gets more devices than it has."""
 
 
 def load_backend(name: str) -> type[Backend]:
@@ -28,8 +37,44 @@ def find_device(backend: type[Backend], device: str) -> str:
     if device == "auto":
         return available[0]
     if device not in available:
-        raise InputError(f"{backend.name} finds no device {device!r} here; it has {', '.join(available)}")
+        there = ", ".join(dict.fromkeys(available))
+        raise InputError(f"{backend.name} finds no device {device!r} here; it has {there}")
     return device
+
+
+def find_mesh(backend: type[Backend], config: Config) -> Mesh:
+    """The devices of a run: those of its mesh, or for `auto` as many as share its batch out evenly.
+
+    Then fsdp is as small as the memory of a device lets it be. Raises InputError where this machine lacks the
+    device or so many of them, and where they can't share the batch out evenly.
+    """
+    run, batch_size = config.run, config.training.batch_size
+    device = find_device(backend, run.device)
+    there = backend.devices().count(device)
+    if run.mesh == "auto":
+        size = max(n for n in range(1, there + 1) if batch_size % n == 0)
+        return _mesh_that_fits(size, backend.memory(device), config) if size > 1 else ONE_DEVICE
+    mesh = parsed_mesh(run.mesh)
+    if mesh.size > there:
+        raise InputError(
+            f"a mesh of {run.mesh} has {mesh.size} devices, and {backend.name} finds {there} {device} here "
+            f"({MORE_DEVICES[backend.name]})"
+        )
+    if batch_size % mesh.size:
+        nearest = max(1, round(batch_size / mesh.size)) * mesh.size
+        raise InputError(
+            f"batch_size {batch_size} can't be shared out evenly to {mesh.size} devices: take {nearest}"
+        )
+    return mesh
+
+
+def _mesh_that_fits(size: int, memory: int | None, config: Config) -> Mesh:
+    model, run = config.model, config.run
+    itemsize = 2 if run.dtype == "bfloat16" else 4
+    for fsdp in (n for n in range(1, size) if size % n == 0):
+        if tokens_that_fit(model, itemsize, memory, run.remat, fsdp) >= model.block_size:
+            return Mesh(size // fsdp, fsdp)
+    return Mesh(1, size)
 
 
 def _mps_is_available() -> bool:

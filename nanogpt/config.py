@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from nanogpt.errors import InputError
+from nanogpt.mesh import parsed_mesh
 
 GPT2Size = Literal["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"]
 Preset = Literal["shakespeare", "quick", "reference", "bigram", "finetune", "gpt2-tiny", GPT2Size]
@@ -118,10 +119,12 @@ class RunConfig:
     """auto takes torch on a Mac with MPS, else jax."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    mesh: str = "auto"
+    """The devices that jax trains on, like data=4,fsdp=2 (fsdp shares weights out); auto takes all it can."""
     dtype: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Type of the computation; weights stay float32. tf32 lets CUDA's matmuls use TF32, float32 does not."""
     micro_batch_size: int | Literal["auto"] = "auto"
-    """At most so many rows of a batch are computed at once, with the same result; auto goes by the memory."""
+    """At most so many rows are computed on a device at once, with the same result; auto goes by memory."""
     remat: bool = False
     """Keep less for the backward pass and compute it again: less memory, a third more work."""
     compile: bool = False
@@ -133,6 +136,8 @@ class RunConfig:
             raise InputError("data '' names no text: take auto, shakespeare, python, a file or a folder")
         if self.micro_batch_size != "auto":
             _at_least(self, 1, "micro_batch_size")
+        if self.mesh != "auto":
+            parsed_mesh(self.mesh)
         if not self.tokenizer:
             raise InputError("tokenizer '' names none: take char, bytes, bpe:8192 or a tokenizer.json")
 

@@ -19,15 +19,18 @@ def evaluation_rows(config: ModelConfig) -> int:
     return max(1, min(2**14, LOGITS_AT_ONCE // config.vocab_size) // config.block_size)
 
 
-def tokens_that_fit(config: ModelConfig, itemsize: int, memory: int | None, remat: bool = False) -> float:
+def tokens_that_fit(
+    config: ModelConfig, itemsize: int, memory: int | None, remat: bool = False, fsdp: int = 1
+) -> float:
     """Tokens that a device of `memory` bytes can train on at once, by an estimate that is on the safe side.
 
-    `itemsize` is the bytes of an activation. Any number fits into a memory of unknown size.
+    `itemsize` is the bytes of an activation, and `fsdp` the devices that share weights and moments. Any
+    number fits into a memory of unknown size.
     """
     if memory is None:
         return math.inf
-    # Weights, two moments and a gradient in float32, and weights in the type of the computation.
-    state = (16 + itemsize) * count_parameters(config)
+    # Weights, two moments and a gradient in float32; and all weights in the type of the computation.
+    state = (16 / fsdp + itemsize) * count_parameters(config)
     # Activations that the backward pass needs, then the logits and what the loss makes of them. Compiled for
     # an H100, 20 L C and 1 V are needed; eager torch held 20 L C and 5 V there.
     L, H, T = config.n_layer, config.n_head, config.block_size

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from nanogpt.backend import Backend
-from nanogpt.choice import find_device, load_backend
+from nanogpt.choice import find_mesh, load_backend
 from nanogpt.config import Config, ModelConfig, Preset, RunConfig, configured
 from nanogpt.errors import InputError, first_line
 from nanogpt.files import read_small
@@ -62,7 +62,7 @@ def train(
         resume=resume,
         log=log,
         terminal=Terminal(quiet),
-        device_is_given="device" in settings,
+        device_is_given=not {"device", "mesh"}.isdisjoint(settings),
     )
     trained = session.run.config.run
     return load(start.out_dir, trained.backend, device=trained.device)
@@ -181,13 +181,13 @@ def run_session(
     """
     backend_class = load_backend(config.run.backend)
     try:
-        find_device(backend_class, config.run.device)  # before anything is written
+        find_mesh(backend_class, config)  # before anything is written
     except InputError as error:
         if device_is_given:
             raise
         # A run may come from another machine.
-        terminal.warn(f"{error}: going on with --device auto")
-        config = replace(config, run=replace(config.run, device="auto"))
+        terminal.warn(f"{error}: going on with --device auto --mesh auto")
+        config = replace(config, run=replace(config.run, device="auto", mesh="auto"))
     origin = config.run.init_from
     opened = open_run(
         config,
@@ -208,6 +208,7 @@ def run_session(
             config.training,
             run.state,
             device=config.run.device,
+            mesh=find_mesh(backend_class, config),
             dtype=config.run.dtype,
             compile=config.run.compile,
             micro_batch_size=config.run.micro_batch_size,
@@ -239,9 +240,12 @@ def _followers(run: Run, backend: Backend, log: LogName, terminal: Terminal) -> 
 
 def _say_beginning(run: Run, backend: Backend, terminal: Terminal) -> None:
     begins, corpus = "Going on with" if run.resumed else "Training", run.corpus
+    devices, there = backend.device, type(backend).devices().count(backend.device)
+    if there > 1:
+        devices = f"{backend.mesh.size} of {there} devices {backend.device} ({backend.mesh})"
     terminal.say(
         f"{begins} {count_parameters(run.config.model):,} parameters on {corpus.name} "
-        f"({corpus.summary}) with {backend.name} on {backend.device}, "
+        f"({corpus.summary}) with {backend.name} on {devices}, "
         f"from step {run.state.step:,} of {run.config.training.max_iters:,}, in {run.out_dir}"
     )
     if run.tokenizer.vocabulary is None:

@@ -15,11 +15,13 @@ from flax import nnx
 from nanogpt.backend import MAX_STEPS_PER_CALL
 from nanogpt.choice import find_device
 from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.mesh import ONE_DEVICE, Mesh
 from nanogpt.micro_batches import evaluation_rows, micro_batch_rows, tokens_that_fit
 from nanogpt.muon import is_moved_by_muon
 from nanogpt.sampling import TOKENS_PER_BLOCK, SamplingPolicy, token_blocks
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
+from nanogpt_jax.distributed import device_mesh, row_sharding, weight_shardings
 from nanogpt_jax.generation import continue_text, prefill
 from nanogpt_jax.kernels import (
     KeptBlock,
@@ -32,6 +34,8 @@ from nanogpt_jax.kernels import (
 from nanogpt_jax.model import GPT, Block, Kernels, attend, token_losses
 from nanogpt_jax.optimizer import Arrays, Optimizer
 
+# Differs from torch: jax has its own name for a kind of device.
+PLATFORMS = {"cuda": "gpu"}
 # Differs from torch: the values that loops carry have types.
 Carry = tuple[Arrays, optax.ScaleByAdamState, jax.Array]
 # Differs from torch: the values that loops carry have types.
@@ -39,7 +43,7 @@ Sum = tuple[jax.Array, Arrays]
 
 
 class Backend:
-    """GPT on one JAX device, every method compiled once for each shape."""
+    """GPT on one JAX device or a mesh of them, every method compiled once for each shape."""
 
     name = "jax"
     # Differs from torch: a subclass may put another compiler here, for a device that this machine lacks.
@@ -52,6 +56,7 @@ class Backend:
         state: TrainingState,
         *,
         device: str = "auto",
+        mesh: Mesh = ONE_DEVICE,
         dtype: str = "float32",
         compile: bool = False,  # jax always compiles
         micro_batch_size: int | Literal["auto"] = "auto",
@@ -62,9 +67,9 @@ class Backend:
         _configure(tf32=dtype == "tf32")
         self.config, self.dtype = config, jnp.dtype("float32" if dtype == "tf32" else dtype)
         self.device = find_device(type(self), device)
-        self._device = self._jax.devices({"cuda": "gpu"}.get(self.device, self.device))[0]
-        self.device_name = self._device.device_kind
-        self._micro_batch_size, self._remat = micro_batch_size, remat
+        self._mesh = device_mesh(mesh, self._jax.devices(PLATFORMS.get(self.device, self.device)))
+        self.device_name = self._mesh.devices.flat[0].device_kind
+        self.mesh, self._micro_batch_size, self._remat = mesh, micro_batch_size, remat
         self.kernels = kernels or self._fastest_kernels()
         self._training_graph, _ = _structure(config, self.kernels)
         # Kept outputs are for the way back.
@@ -75,7 +80,15 @@ class Backend:
 
         # XLA's CPU compiler drops barriers before it fuses: see KeptBlock.
         options = {"xla_disable_hlo_passes": "cse_barrier_expander"} if self.device == "cpu" else None
-        self._train = self._jax.jit(self._train_steps, donate_argnums=(0, 1), compiler_options=options)
+        of_weights, of_moments, of_losses = weight_shardings(
+            self._mesh, (self._weights, self._moments, np.float32(0))
+        )
+        self._train = self._jax.jit(
+            self._train_steps,
+            donate_argnums=(0, 1),
+            out_shardings=(of_weights, of_moments, of_losses),
+            compiler_options=options,
+        )
         self._gradients = self._jax.jit(self._loss_and_gradients, compiler_options=options)
         self._losses = self._jax.jit(self._token_losses)
         self._logits = self._jax.jit(lambda weights, tokens_BT: self._model(weights)(tokens_BT))
@@ -93,8 +106,14 @@ class Backend:
     @staticmethod
     def devices() -> list[str]:
         # Differs from torch: jax lists its devices of one kind, calls cuda gpu, and always has a cpu.
-        platforms = dict.fromkeys([jax.default_backend(), "cpu"])
-        return ["cuda" if platform == "gpu" else platform for platform in platforms]
+        found = dict.fromkeys([*jax.devices(), *jax.devices("cpu")])
+        return ["cuda" if device.platform == "gpu" else device.platform for device in found]
+
+    @staticmethod
+    def memory(device: str) -> int | None:
+        # Differs from torch: a device tells its memory.
+        stats = jax.devices(PLATFORMS.get(device, device))[0].memory_stats()
+        return stats and stats.get("bytes_limit")
 
     @property
     def model(self) -> GPT:
@@ -104,7 +123,9 @@ class Backend:
     def load(self, state: TrainingState) -> None:
         # Differs from torch: weights and moments are two trees of arrays, and never alias the caller's, for
         # training donates its buffers and writes into them.
-        put = partial(self._jax.device_put, device=self._device, may_alias=False)
+        def put(tree: Any) -> Any:
+            return self._jax.device_put(tree, weight_shardings(self._mesh, tree), may_alias=False)
+
         self._weights: Arrays = put({name: state.weights[name] for name in self._paths})
         self._moments = None
         if self._training:
@@ -126,20 +147,27 @@ class Backend:
         # Differs from torch: a loop over K steps is one program. Its buffers have one length for any number
         # of steps, so that it is compiled once.
         count = len(tokens_KBT1)
-        padded = [_pad_rows(a, MAX_STEPS_PER_CALL) for a in (tokens_KBT1, keys_KB2, learning_rate_K)]
-        self._weights, self._moments, losses_K = self._train(self._weights, self._moments, *padded, count)
+        *batches, rates = (_pad_rows(a, MAX_STEPS_PER_CALL) for a in (tokens_KBT1, keys_KB2, learning_rate_K))
+        self._weights, self._moments, losses_K = self._train(
+            self._weights, self._moments, *self._micro_batches(*batches), rates, count
+        )
         return lambda: np.asarray(losses_K)[:count]
 
     def gradients(self, tokens_BT1: np.ndarray, keys_B2: np.ndarray) -> tuple[float, Weights]:
         # Differs from torch: gradients are a result, by the same names as the weights.
-        loss, gradients = jax.device_get(self._gradients(self._weights, tokens_BT1, keys_B2))
+        micro_batches = self._micro_batches(tokens_BT1, keys_B2)
+        loss, gradients = jax.device_get(self._gradients(self._weights, *micro_batches))
         return float(loss), gradients
 
     def losses(self, tokens_BT1: np.ndarray) -> np.ndarray:
         # Differs from torch: the last chunk is padded to the shape of the others.
-        rows = min(len(tokens_BT1), evaluation_rows(self.config))
+        devices = self.mesh.size
+        rows = devices * min(-(-len(tokens_BT1) // devices), evaluation_rows(self.config))
         padded = _pad_rows(tokens_BT1, -(-len(tokens_BT1) // rows) * rows)
-        chunks = [self._losses(self._weights, padded[i : i + rows]) for i in range(0, len(padded), rows)]
+        chunks = []
+        for i in range(0, len(padded), rows):
+            chunk = self._jax.device_put(padded[i : i + rows], row_sharding(self._mesh, 0))
+            chunks.append(self._losses(self._weights, chunk))
         return np.concatenate(jax.device_get(chunks))[: len(tokens_BT1)]
 
     def logits(self, tokens_BT: np.ndarray) -> np.ndarray:
@@ -193,25 +221,37 @@ class Backend:
         # Differs from torch: weights are an argument.
         model = self._model(weights, self._training_graph)
         if self._remat:
-            return recomputed_losses(model, tokens_BT1, keys_B2)
+            return recomputed_losses(model, tokens_BT1, keys_B2, self.mesh.size)
         return token_losses(model(tokens_BT1[:, :-1], keys_B2), tokens_BT1[:, 1:])
 
     def _tokens_at_once(self) -> float:
         """Tokens of a micro-batch, at most."""
-        # Differs from torch: fewer tokens are best on a CPU, and a device tells its memory.
+        # Differs from torch: fewer tokens are best on a CPU.
         if self._micro_batch_size != "auto":
             return self._micro_batch_size * self.config.block_size
         if self.device == "cpu":
             return 1024
-        memory = (self._device.memory_stats() or {}).get("bytes_limit")
-        return tokens_that_fit(self.config, self.dtype.itemsize, memory, self._remat)
+        memory = self.memory(self.device)
+        return tokens_that_fit(self.config, self.dtype.itemsize, memory, self._remat, self.mesh.fsdp)
+
+    def _micro_batches(self, tokens_BT1: np.ndarray, keys_B2: np.ndarray) -> list[jax.Array]:
+        """A batch, or those of K steps, on the devices: `[M, R, T + 1]`, M micro-batches of R rows, and keys.
+
+        Each device has its share of the R rows.
+        """
+        # Differs from torch: all micro-batches are arguments of one program.
+        *_, B, T1 = tokens_BT1.shape
+        share = micro_batch_rows(B // self.mesh.size, T1 - 1, self._tokens_at_once())
+        R = share * self.mesh.size
+        arrays = [a.reshape(*a.shape[:-2], -1, R, a.shape[-1]) for a in (tokens_BT1, keys_B2)]
+        return self._jax.device_put(arrays, row_sharding(self._mesh, arrays[0].ndim - 2))
 
     def _train_steps(
         self,
         weights: Arrays,
         moments: optax.ScaleByAdamState,
-        tokens_KBT1: jax.Array,
-        keys_KB2: jax.Array,
+        tokens_KMRT1: jax.Array,
+        keys_KMR2: jax.Array,
         learning_rate_K: jax.Array,
         count: jax.Array,
     ) -> Carry:
@@ -222,28 +262,26 @@ class Backend:
 
         def step(k: jax.Array, carry: Carry) -> Carry:
             weights, moments, losses_K = carry
-            loss, gradients = self._loss_and_gradients(weights, tokens_KBT1[k], keys_KB2[k])
+            loss, gradients = self._loss_and_gradients(weights, tokens_KMRT1[k], keys_KMR2[k])
             weights, moments = optimizer.update(weights, moments, gradients, learning_rate_K[k])
             return weights, moments, losses_K.at[k].set(loss)
 
         losses_K = jnp.zeros(len(learning_rate_K), jnp.float32)
         return jax.lax.fori_loop(0, count, step, (weights, moments, losses_K))
 
-    def _loss_and_gradients(
-        self, weights: Arrays, tokens_BT1: jax.Array, keys_B2: jax.Array
-    ) -> tuple[jax.Array, Arrays]:
+    def _loss_and_gradients(self, weights: Arrays, tokens_MRT1: jax.Array, keys_MR2: jax.Array) -> Sum:
         """Mean loss and its gradients, summed over micro-batches: activations stay small."""
         # Differs from torch: a scan inside the program sums up the gradients, which are values.
-        B, T1 = tokens_BT1.shape
-        rows = micro_batch_rows(B, T1 - 1, self._tokens_at_once())
-        mean_loss = jax.value_and_grad(lambda *args: self._token_losses(*args).mean() * (rows / B))
+        M = len(tokens_MRT1)
+        mean_loss = jax.value_and_grad(lambda *args: self._token_losses(*args).mean() * (1 / M))
 
         def add(total: Sum, micro_batch: tuple[jax.Array, ...]) -> tuple[Sum, None]:
-            return jax.tree.map(jnp.add, total, mean_loss(weights, *micro_batch)), None
+            total = jax.tree.map(jnp.add, total, mean_loss(weights, *micro_batch))
+            # Each device keeps the part of a gradient that belongs to its part of the weight.
+            return jax.lax.with_sharding_constraint(total, weight_shardings(self._mesh, total)), None
 
         zero = (jnp.float32(0), jax.tree.map(jnp.zeros_like, weights))
-        micro_batches = jax.tree.map(lambda a: a.reshape(-1, rows, *a.shape[1:]), (tokens_BT1, keys_B2))
-        return jax.lax.scan(add, zero, micro_batches)[0]
+        return jax.lax.scan(add, zero, (tokens_MRT1, keys_MR2))[0]
 
 
 def _configure(tf32: bool) -> None:

@@ -164,11 +164,14 @@ class KeptBlock(Block):
         return jax.lax.optimization_barrier(super().__call__(x_BTC, keys_B2, cache))
 
 
-def recomputed_losses(model: GPT, tokens_BT1: jax.Array, keys_B2: jax.Array | None) -> jax.Array:
+def recomputed_losses(
+    model: GPT, tokens_BT1: jax.Array, keys_B2: jax.Array | None, devices: int = 1
+) -> jax.Array:
     """Loss in nats of each token after the first, with little memory: `[B, T]`.
 
     The forward pass keeps the input of each block, and the backward pass computes the rest again (Chen et al.
-    2016, https://arxiv.org/abs/1604.06174). Logits exist for a chunk of the tokens at a time.
+    2016, https://arxiv.org/abs/1604.06174). Logits exist for a chunk of the tokens at a time, on each of the
+    `devices` that share the rows.
     """
     x_BTC, targets_BT = model.embed(tokens_BT1[:, :-1]), tokens_BT1[:, 1:]
     for layer, block in enumerate(model.blocks):
@@ -176,10 +179,13 @@ def recomputed_losses(model: GPT, tokens_BT1: jax.Array, keys_B2: jax.Array | No
 
     @jax.checkpoint
     def losses(chunk: tuple[jax.Array, jax.Array]) -> jax.Array:
-        x_1RC, targets_1R = chunk
-        return token_losses(model.unembed(x_1RC), targets_1R)
+        x_BtC, targets_Bt = chunk
+        return token_losses(model.unembed(x_BtC), targets_Bt)
 
-    # Differs from torch: a loop inside the program goes through the chunks.
-    rows = micro_batch_rows(targets_BT.size, model.token_embedding.num_embeddings, LOGITS_AT_ONCE)
-    chunks = x_BTC.reshape(-1, 1, rows, x_BTC.shape[-1]), targets_BT.reshape(-1, 1, rows)
-    return jax.lax.map(losses, chunks).reshape(targets_BT.shape)
+    # Differs from torch: a loop inside the program goes through chunks of the positions, for rows stay on the
+    # device that has them.
+    B, T = targets_BT.shape
+    logits = B * model.token_embedding.num_embeddings / devices
+    t = micro_batch_rows(T, logits, LOGITS_AT_ONCE)
+    chunks_NBt = [a.reshape(B, -1, t, *a.shape[2:]).swapaxes(0, 1) for a in (x_BTC, targets_BT)]
+    return jax.lax.map(losses, chunks_NBt).swapaxes(0, 1).reshape(B, T)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nanogpt.choice import find_device
 from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.mesh import ONE_DEVICE, Mesh
 from nanogpt.micro_batches import evaluation_rows, micro_batch_rows, tokens_that_fit
 from nanogpt.sampling import SamplingPolicy, token_blocks
 from nanogpt.state import TrainingState
@@ -41,6 +42,7 @@ class Backend:
         state: TrainingState,
         *,
         device: str = "auto",
+        mesh: Mesh = ONE_DEVICE,
         dtype: str = "float32",
         compile: bool = False,
         micro_batch_size: int | Literal["auto"] = "auto",
@@ -52,7 +54,7 @@ class Backend:
         self.config, self.dtype = config, getattr(torch, "float32" if dtype == "tf32" else dtype)
         self.device = find_device(type(self), device)
         self.device_name = torch.cuda.get_device_name() if self.device == "cuda" else self.device
-        self._micro_batch_size, self._remat = micro_batch_size, remat
+        self.mesh, self._micro_batch_size, self._remat = mesh, micro_batch_size, remat
         # Differs from jax: a module holds its parameters, and an optimizer its moments.
         self._compiled = compile
         self.kernels = kernels or self._fastest_kernels()
@@ -77,6 +79,15 @@ class Backend:
             "cpu": True,
         }
         return [name for name, there in available.items() if there]
+
+    @staticmethod
+    def memory(device: str) -> int | None:
+        # Differs from jax: each kind of device has a function that tells its memory.
+        ask = {
+            "cuda": lambda: torch.cuda.get_device_properties().total_memory,
+            "mps": torch.mps.recommended_max_memory,
+        }
+        return ask[device]() if device in ask else None
 
     @torch.no_grad()
     def load(self, state: TrainingState) -> None:
@@ -199,18 +210,13 @@ class Backend:
 
     def _tokens_at_once(self) -> float:
         """Tokens of a micro-batch, at most."""
-        # Differs from jax: on a CPU a compiled block holds less in memory, and has some cost for each call;
-        # each kind of device has a function that tells its memory.
+        # Differs from jax: on a CPU a compiled block holds less in memory, and has some cost for each call.
         if self._micro_batch_size != "auto":
             return self._micro_batch_size * self.config.block_size
         if self.device == "cpu":
             return 4096 if self._compiled else 2048
-        ask = {
-            "cuda": lambda: torch.cuda.get_device_properties().total_memory,
-            "mps": torch.mps.recommended_max_memory,
-        }
-        memory = ask[self.device]() if self.device in ask else None
-        return tokens_that_fit(self.config, self.dtype.itemsize, memory, self._remat)
+        memory = self.memory(self.device)
+        return tokens_that_fit(self.config, self.dtype.itemsize, memory, self._remat, self.mesh.fsdp)
 
     def _loss_and_gradients(self, tokens_BT1: Tensor, keys_B2: Tensor) -> Tensor:
         """Mean loss; its gradients, summed over micro-batches, are left in the parameters."""

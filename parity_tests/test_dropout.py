@@ -13,6 +13,7 @@ import nanogpt_jax.dropout
 import nanogpt_torch.backend
 import nanogpt_torch.dropout
 from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.mesh import ONE_DEVICE, Mesh
 from nanogpt.randomness import dropout_keys, fold_in, keep_mask
 from nanogpt.state import TrainingState
 from parity_tests.devices import device_of
@@ -23,8 +24,8 @@ from parity_tests.twins import Twins, thorough_except
 CONFIG = ModelConfig(
     vocab_size=11, block_size=40, n_layer=2, n_head=2, n_embd=8, dropout=0.3, attention_dropout=0.2
 )
-TRAINING = TrainingConfig(batch_size=6)
-STEPS, FIRST = 3, 40
+B, STEPS, FIRST = 6, 3, 40
+SEED = 1337
 Masks = dict[tuple[int, int], np.ndarray]  # flat, by key: 1 kept, 0 dropped, -1 never asked for
 
 
@@ -43,12 +44,12 @@ def test_masks_are_the_same_bits(rate: float, device: str) -> None:
     np.testing.assert_array_equal(mask.cpu().numpy(), expected)
 
 
-def expected_masks() -> Masks:
+def expected_masks(batch_size: int = B) -> Masks:
     """Mask of every step, row, layer and site by its key, from numpy alone."""
     T, C, H = CONFIG.block_size, CONFIG.n_embd, CONFIG.n_head
     masks: Masks = {}
     for step in range(FIRST, FIRST + STEPS):
-        keys_B2 = dropout_keys(TRAINING.seed, step, np.arange(TRAINING.batch_size))
+        keys_B2 = dropout_keys(SEED, step, np.arange(batch_size))
         for layer in range(CONFIG.n_layer):
             for site, shape in enumerate([(H, T, T), (T, C), (T, C)]):
                 site_keys_B2 = fold_in(fold_in(keys_B2, layer), site)
@@ -65,7 +66,15 @@ def record(masks: Masks, keys_B2: np.ndarray, index: np.ndarray, kept_B: np.ndar
         mask[np.asarray(index).reshape(-1)] = kept.reshape(-1)
 
 
-def used_masks(name: str, rows: int, remat: bool, device: str, monkeypatch: pytest.MonkeyPatch) -> Masks:
+def used_masks(
+    name: str,
+    rows: int,
+    remat: bool,
+    device: str,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int = B,
+    mesh: Mesh = ONE_DEVICE,
+) -> Masks:
     """The masks of a call of three training steps, recorded where the twin makes them, for `rows` at once."""
     masks: Masks = {}
     dropout: Any = {"jax": nanogpt_jax.dropout, "torch": nanogpt_torch.dropout}[name]
@@ -85,11 +94,12 @@ def used_masks(name: str, rows: int, remat: bool, device: str, monkeypatch: pyte
         return mask
 
     monkeypatch.setattr(dropout, "keep_mask", {"jax": of_jax, "torch": of_torch}[name])
-    B, T = TRAINING.batch_size, CONFIG.block_size
-    options = {"device": device, "micro_batch_size": rows, "remat": remat}
-    model = backend.Backend(CONFIG, TRAINING, TrainingState.initial(CONFIG, 0), **options)
-    keys = np.stack([dropout_keys(TRAINING.seed, FIRST + k, np.arange(B)) for k in range(STEPS)])
-    model.train(np.ones((STEPS, B, T + 1), np.int32), keys, np.full(STEPS, 1e-3, np.float32))()
+    training, T = TrainingConfig(batch_size=batch_size), CONFIG.block_size
+    options = {"device": device, "mesh": mesh, "micro_batch_size": rows // mesh.size, "remat": remat}
+    model = backend.Backend(CONFIG, training, TrainingState.initial(CONFIG, 0), **options)
+    keys = np.stack([dropout_keys(SEED, FIRST + k, np.arange(batch_size)) for k in range(STEPS)])
+    tokens = np.ones((STEPS, batch_size, T + 1), np.int32)
+    model.train(tokens, keys, np.full(STEPS, 1e-3, np.float32))()
     jax.effects_barrier()
     return masks
 
@@ -102,7 +112,11 @@ def test_every_site_of_a_training_step_uses_the_numpy_mask(
     """Whatever the micro-batch, computed once or again, and however many steps a call takes."""
     masks = used_masks(backend, *way, device_of(backend, device), monkeypatch)
     expected = expected_masks()
-    assert len(expected) == STEPS * TRAINING.batch_size * CONFIG.n_layer * 3
+    assert len(expected) == STEPS * B * CONFIG.n_layer * 3
+    compare_masks(masks, expected)
+
+
+def compare_masks(masks: Masks, expected: Masks) -> None:
     assert masks.keys() == expected.keys()
     past_TS = np.tril(np.ones((CONFIG.block_size,) * 2, bool))
     for key, mask in expected.items():
@@ -118,8 +132,9 @@ def test_every_site_of_a_training_step_uses_the_numpy_mask(
 @pytest.mark.filterwarnings("default")  # torch's compiler warns of itself
 def test_compiled_torch_blocks_drop_the_same(device: str, report: Report) -> None:
     """The masks inside a compiled block can't be taken out; one wrong bit would change the gradients."""
-    twins = Twins.of(CONFIG, TRAINING, device)
-    compiled = nanogpt_torch.backend.Backend(CONFIG, TRAINING, twins.initial, device=device, compile=True)
+    training = TrainingConfig(batch_size=B)
+    twins = Twins.of(CONFIG, training, device)
+    compiled = nanogpt_torch.backend.Backend(CONFIG, training, twins.initial, device=device, compile=True)
     batch = (twins.tokens(6, 41), dropout_keys(1, 2, np.arange(6)))
     loss, gradients = compiled.gradients(*batch)
     expected_loss, expected = twins.jax.gradients(*batch)

@@ -66,7 +66,7 @@ def bytes_kept(name: str, remat: bool) -> int:
     backend: Any = backend_of(name, config, TRAINING, generic_state(config), **options)
     batch = random_tokens(config, B, 65), dropout_keys(1, 2, np.arange(B))
     if name == "jax":
-        program = backend._gradients.lower(backend._weights, *batch).compile()
+        program = backend._gradients.lower(backend._weights, *backend._micro_batches(*batch)).compile()
         return program.memory_analysis().temp_size_in_bytes
     saved: dict[int, int] = {}
 

@@ -9,9 +9,10 @@ pytestmark = pytest.mark.thorough
 
 
 def test_the_twins_have_the_same_files() -> None:
+    """But for distributed.py: how devices work together is each framework's own."""
     for twin in ("nanogpt_jax", "nanogpt_torch"):
-        files = sorted(file.stem for file in (ROOT / twin).glob("*.py"))
-        assert files == sorted([*FILES, "__init__"])
+        files = {file.stem for file in (ROOT / twin).glob("*.py")}
+        assert files - {"distributed"} == {*FILES, "__init__"}
 
 
 @pytest.mark.parametrize("name", FILES)

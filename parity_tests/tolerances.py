@@ -34,12 +34,20 @@ TOLERANCES = {
     "weights after 50 steps": Tolerance(2e-5, "each step's error moves the next step's gradients"),
     "moments after 50 steps": Tolerance(2e-5, "each step's error moves the next step's gradients"),
     "losses of 50 steps": Tolerance(2e-6, "the weights' difference, seen by the loss"),
+    "loss, on a mesh": Tolerance(2e-6, "against one device: rows are summed on each, then over all"),
+    "gradients, on a mesh": Tolerance(5e-6, "against one device: as the loss, for each weight"),
+    "weights, on a mesh": Tolerance(1e-6, "against one device, one step from an equal state"),
+    "moments, on a mesh": Tolerance(5e-6, "against one device, one step from an equal state"),
 }
 
 # The quantities that are also measured of models of plain kernels, the definitions.
 PLAIN = ("queries, keys, values", "attention weights", "block output", "logits", "loss", "gradients")
+# Those that need several devices.
+ON_A_MESH = {quantity for quantity in TOLERANCES if quantity.endswith(", on a mesh")}
 # All that a verdict on a device needs, by quantity and kernels.
-MEASURED = {(quantity, "fast") for quantity in TOLERANCES} | {(quantity, "plain") for quantity in PLAIN}
+MEASURED = {(quantity, "fast") for quantity in TOLERANCES.keys() - ON_A_MESH} | {
+    (quantity, "plain") for quantity in PLAIN
+}
 
 # A bias on the keys adds the same number to all scores of a query, which a softmax ignores: its true gradient
 # is zero, and Adam turns the rounding noise that is there instead into steps of +-learning_rate. So this part

@@ -13,6 +13,7 @@ from benchmarks.cuda.cards import CARDS
 from benchmarks.cuda.programs import Case, DescribedBackend, DescribedJax, generation, tokens, train, write
 from benchmarks.gpu_items import GPT2
 from nanogpt.config import ModelConfig
+from nanogpt.mesh import Mesh
 from nanogpt_jax.backend import Backend
 
 SHALLOW = ModelConfig(n_layer=2)
@@ -32,6 +33,15 @@ CASES = [
 ]
 # Its whole batch needs 32 GB.
 TOO_LARGE = [Case(("GPT-2 at batch 64",), train, "bfloat16", 64, GPT2, "adamw")]
+# GPT-2 in small, with more rows in its vocabulary than an embedding's gradient is a matmul for.
+WIDE = replace(GPT2, n_layer=2, n_embd=256, n_head=4, block_size=128, vocab_size=2056)
+ON_MESHES = [
+    Case(("fsdp=8",), train, model=WIDE, optimizer="adamw", mesh=Mesh(1, 8)),
+    Case(("fsdp=8, recomputed",), train, model=WIDE, optimizer="adamw", mesh=Mesh(1, 8), remat=True),
+    Case(("data=2,fsdp=8",), train, model=WIDE, optimizer="adamw", mesh=Mesh(2, 8)),
+    Case(("data=8",), train, model=WIDE, optimizer="adamw", mesh=Mesh(8, 1)),
+    Case(("fsdp=8, Muon",), train, model=WIDE, mesh=Mesh(1, 8)),
+]
 # So small that the machine code of all its kernels can be read too.
 SMALL = replace(SHALLOW, block_size=32, n_layer=1, n_embd=64)
 TINY = [Case((f"tiny step, {dtype}",), train, dtype, 4, SMALL) for dtype in ("float32", "tf32", "bfloat16")]
@@ -59,7 +69,7 @@ class NoDonation(DescribedBackend):
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    write(folder, CARDS["h100"], TINY if "tiny" in sys.argv else CASES)
+    write(folder, CARDS["h100"], TINY if "tiny" in sys.argv else [*CASES, *ON_MESHES])
     write(folder, CARDS["rtx4090"], [] if "tiny" in sys.argv else TOO_LARGE)
     for kind in () if "tiny" in sys.argv else (Float64, NoDonation):
         wrong = Case((kind.__name__,), train, model=replace(ATTENTION_DROPOUT, n_layer=1), optimizer="adamw")

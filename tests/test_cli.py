@@ -30,7 +30,7 @@ def test_booleans_are_spelled_in_both_ways(flags: str, expected: str, train: Tra
 def test_help_shows_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     flags = re.findall(
         r"\w+",
-        """backend preset init_from data tokenizer out_dir config resume device dtype seed max_iters
+        """backend preset init_from data tokenizer out_dir config resume device mesh dtype seed max_iters
         batch_size block_size n_layer n_head n_embd dropout attention_dropout bias activation tie_weights
         optimizer learning_rate min_lr schedule warmup_iters weight_decay beta1 beta2 grad_clip eval_interval
         log_interval compile micro_batch_size remat quiet log debug""",

@@ -15,14 +15,17 @@ from filelock import FileLock
 
 from benchmarks.cuda.__main__ import main
 from benchmarks.cuda.cards import CARDS
+from benchmarks.cuda.collectives import collectives_of
 from benchmarks.cuda.environment import run_python
 from benchmarks.cuda.hlo import Array, Program
 from benchmarks.cuda.kernels import kernels_of, step_of
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.errors import InputError
+from nanogpt.mesh import Mesh
 from nanogpt.muon import is_moved_by_muon
 from nanogpt.state import TrainingState
-from tests.cuda_cases import SHALLOW
+from nanogpt.weights import count_parameters, weight_shapes
+from tests.cuda_cases import SHALLOW, WIDE
 
 pytestmark = pytest.mark.long
 
@@ -71,9 +74,9 @@ def masks(program: Program) -> list[Array]:
     return [array for array in written if not array.dtype.startswith(("f", "bf")) and array.size >= least]
 
 
-def state_bytes(config: ModelConfig) -> int:
+def state_bytes(config: ModelConfig, training: TrainingConfig = TrainingConfig()) -> int:  # noqa: B008
     """Weights, first moments, AdamW's second moments and the number of the step."""
-    state, training = TrainingState.initial(config, 0), TrainingConfig()
+    state = TrainingState.initial(config, 0)
     second = [m for name, m in state.second_moment.items() if not is_moved_by_muon(name, training)]
     return sum(a.nbytes for a in [*state.weights.values(), *state.first_moment.values(), *second]) + 4
 
@@ -186,6 +189,67 @@ def test_a_batch_too_large_for_a_card_is_trained_in_micro_batches(compiled: Path
 @pytest.mark.parametrize(("name", "kernels"), [(TOKENS[0], 46), (TOKENS[1], 40)])
 def test_a_token_stays_within_its_bounds(compiled: Path, name: str, kernels: int) -> None:
     assert len(step_of(read(compiled, name))) < 1.2 * kernels
+
+
+# How often a step gathers the weights of a block: --remat also on the way back.
+SHARED = {"fsdp=8": 1, "fsdp=8, recomputed": 2, "data=2,fsdp=8": 1}
+KERNELS = Counter(tuple(sorted(s)) for name, s in weight_shapes(WIDE).items() if name.endswith(".kernel"))
+
+
+def whole_kernels(arrays: list[Array]) -> Counter[tuple[int, ...]]:
+    """Arrays of the size of a block's kernel, by shape: XLA may transpose them."""
+    shapes = (tuple(sorted(array.shape)) for array in arrays)
+    return Counter(shape for shape in shapes if shape in KERNELS)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_fsdp_gathers_and_scatters_each_kernel_once_on_each_way(compiled: Path, name: str) -> None:
+    """Among the cards of a host, in the type of the computation; and activations stay where they are."""
+    found, parameters = collectives_of(read(compiled, name)), count_parameters(WIDE)
+    for kind, times in (("all-gather", SHARED[name]), ("reduce-scatter", 1)):
+        inside = [c for c in found if c.kind == kind]
+        assert {c.group for c in inside} == {8}
+        whole = [array for c in inside for array in c.arrays]
+        assert whole_kernels(whole) == Counter({shape: times * n for shape, n in KERNELS.items()})
+        assert {a.dtype for a in whole if whole_kernels([a])} == {"bf16"}
+        # The embedding is gathered for each of its uses; a layer's activations would be twice its weights.
+        assert sum(c.bytes for c in inside) < 2 * parameters * (times + 1)
+    assert {c.kind for c in found} == {"all-gather", "reduce-scatter", "all-reduce"}
+
+
+def test_hosts_send_each_other_shares_of_the_gradient_alone(compiled: Path) -> None:
+    between = [c for c in collectives_of(read(compiled, "data=2,fsdp=8")) if c.group != 8]
+    gradients = sum(c.bytes for c in between if c.group == 2)
+    parameters = count_parameters(WIDE)
+    assert {c.kind for c in between} == {"all-reduce"}
+    assert 2 * parameters / 8 <= gradients < 4 * parameters / 8  # in bfloat16, but for the embedding's
+    assert sum(c.bytes for c in between if c.group == 16) < gradients / 100
+
+
+@pytest.mark.parametrize(("name", "cards"), [*((name, 8) for name in SHARED), ("data=8", 1)])
+def test_each_card_holds_its_share(compiled: Path, name: str, cards: int) -> None:
+    """An eighth of the weights and moments; and it updates no more than that."""
+    whole = state_bytes(WIDE, TrainingConfig(optimizer="adamw")) - 4  # without the number of the step
+    assert facts(compiled, name)["aliased"] == whole / cards + 4
+    optimizer = [kernel for kernel in step_of(read(compiled, name)) if "jvp" not in kernel.source]
+    written = [array for kernel in optimizer for array in kernel.outputs if array.dtype == "f32"]
+    assert bool(whole_kernels(written)) == (cards == 1)
+
+
+def test_data_parallel_cards_sum_up_gradients_and_send_nothing_else(compiled: Path) -> None:
+    found = collectives_of(read(compiled, "data=8"))
+    assert {(c.kind, c.group) for c in found} == {("all-reduce", 8)}
+    parameters = count_parameters(WIDE)
+    assert 2 * parameters <= sum(c.bytes for c in found) < 4 * parameters
+
+
+@pytest.mark.slow
+def test_gpt2_xl_trains_on_eight_cards(tmp_path: Path) -> None:
+    """With eight rows on each, in bfloat16, and --remat."""
+    name = f"GPT-2 XL, {Mesh(1, 8)}, batch 64, --remat"
+    run_python("-m", "benchmarks.cuda.programs", "h100", str(tmp_path), name)
+    needed = facts(tmp_path, name)
+    assert needed["temporaries"] + needed["aliased"] < 0.9 * CARDS["h100"].memory
 
 
 def test_wrong_backends_are_noticed(compiled: Path) -> None:

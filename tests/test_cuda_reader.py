@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.cuda.__main__ import main, seconds
 from benchmarks.cuda.cards import CARDS, LAUNCH
+from benchmarks.cuda.collectives import collectives_of
 from benchmarks.cuda.environment import wheels
 from benchmarks.cuda.hlo import Array, Program
 from benchmarks.cuda.kernels import Kernel, kernels_of, step_of
@@ -136,6 +137,30 @@ def test_a_matmul_of_cublas_counts_like_any_other_and_its_scratch_memory_does_no
         16 * 4 * 4,
     )
     assert (blas.matmuls, blas.flops) == (Counter(f32=1), Counter(float32=2 * 16 * 8 * 4))
+
+
+COLLECTIVES = """
+  %p = bf16[8,4]{1,0} parameter(0)
+  %g = (bf16[8,4]{1,0}, bf16[64,4]{1,0}) all-gather-start(%p), replica_groups=[2,8]<=[16], dimensions={0}
+  %d = bf16[64,4]{1,0} all-gather-done(%g)
+  %s = ((f32[16]{0}, f32[8]{0}), (f32[4]{0}, f32[2]{0})) reduce-scatter-start(%x), replica_groups={{0,1,2,3}}
+  %t = f32[4]{0} reduce-scatter(%x), replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}
+  %r = f32[6]{0} all-reduce-start(%z), replica_groups=mesh['a'=2,'b'=8] {'a', 'b':(1)4}, to_apply=%sum
+  %c = (f32[6]{0}, f32[6]{0}) collective-permute-start(%z), source_target_pairs={{0,1},{1,2},{2,0}}"""
+
+
+def test_collectives_count_with_what_their_group_has_together() -> None:
+    found = collectives_of(Program(f"ENTRY %f (p: f32[]) -> f32[] {{{COLLECTIVES}\n}}"))
+    assert [(c.kind, c.group, c.bytes, c.sent) for c in found] == [
+        ("all-gather", 8, 512, 512 * 7 / 8),
+        ("reduce-scatter", 4, 96, 96 * 3 / 4),
+        ("reduce-scatter", 4, 64, 64 * 3 / 4),
+        ("all-reduce", 8, 24, 2 * 24 * 7 / 8),
+        ("collective-permute", 3, 24, 24),
+    ]
+    strange = Program(f"ENTRY %f (p: f32[]) -> f32[] {{{COLLECTIVES.replace('[2,8]<=[16]', 'all')}\n}}")
+    with pytest.raises(ValueError, match="not understood"):
+        collectives_of(strange)
 
 
 @pytest.mark.parametrize("opcode", ["conditional(%x)", 'custom-call(%x), custom_call_target="unknown"'])

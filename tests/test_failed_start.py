@@ -120,7 +120,7 @@ def test_a_device_of_another_machine_is_not_taken_over(
     assert content(tmp_path / "run") == before
     assert train_main(["--out_dir=run", "--max_iters=2"]) == 0
     told = capsys.readouterr()
-    assert told.err == f"{missing}: going on with --device auto\n"
+    assert told.err == f"{missing}: going on with --device auto --mesh auto\n"
     assert "changed  device: tpu -> auto" in told.out
     assert train_main(["--out_dir=run", "--max_iters=3"]) == 0
     assert capsys.readouterr().err == ""

@@ -8,7 +8,7 @@ from tests.sources import imported
 
 # Each of these modules and rooms of nanogpt imports earlier ones alone.
 LAYERS = [
-    *("errors", "version", "randomness", "files", "record"),
+    *("errors", "version", "randomness", "files", "record", "mesh"),
     *("config", "presets", "muon", "weights", "micro_batches", "metadata", "sampling", "state"),
     *("backend", "choice", "memory", "checkpoint", "ahead", "lock"),
     *("text", "language_model", "source"),

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.cuda.cards import CARDS, LAUNCH, Card
+from benchmarks.cuda.collectives import collectives_of
 from benchmarks.cuda.environment import run_python
 from benchmarks.cuda.hlo import Program
 from benchmarks.cuda.kernels import Kernel, step_of
-from benchmarks.cuda.programs import CASES, chosen
+from benchmarks.cuda.programs import CASES, ON_MESHES, chosen
 from nanogpt.errors import InputError
 
 Figures = dict[str, Any]
@@ -29,7 +30,7 @@ class Cuda:
     """Compile the programs of the JAX twin for a card and print what they do in a step."""
 
     programs: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Names of the programs, as the table has them; all of them by default."""
+    """Names of the programs, as the tables of docs/ have them; all those of one card by default."""
     card: Literal["h100", "a100", "rtx4090"] = "h100"
     json: Path | None = None
     """Also write the figures to this file."""
@@ -47,7 +48,9 @@ def figures(program: Program, card: Card) -> Figures:
     """Count what a step of the program does, and give the least time that it takes on the card."""
     step = step_of(program)
     by_source: dict[str, float] = defaultdict(float)
-    written = Counter[str]()
+    written, sent = Counter[str](), Counter[str]()
+    for collective in collectives_of(program):
+        sent[collective.kind] += round(collective.sent)
     for kernel in step:
         # A name begins with what all have: jit(f)/while/body/...
         by_source["/".join(kernel.source.split("/")[-2:])] += seconds(kernel, card)
@@ -57,6 +60,7 @@ def figures(program: Program, card: Card) -> Figures:
         "kernels": len(step),
         "library calls": Counter(kernel.library for kernel in step if kernel.library),
         "matmuls": sum((kernel.matmuls for kernel in step), Counter()),
+        "bytes sent": sent,
         "bytes read": sum(kernel.read for kernel in step),
         "bytes written": sum(kernel.written for kernel in step),
         "FLOPs": sum((kernel.flops for kernel in step), Counter()),
@@ -69,7 +73,7 @@ def figures(program: Program, card: Card) -> Figures:
 
 def table(found: dict[str, Figures], card: Card) -> Table:
     columns = ["compiled, s", "kernels", "library calls", "matmuls", "read, MB", "written, MB", "GFLOP"]
-    columns += ["temporary, MB", "aliased, MB", "at least, ms"]
+    columns += ["temporary, MB", "aliased, MB", "at least, ms", "sent, MB"]
     drawn = Table("", *columns, title=f"One step on {card.name}", title_justify="left")
     for name, program in found.items():
         counts = (
@@ -82,6 +86,7 @@ def table(found: dict[str, Figures], card: Card) -> Table:
             f"{sum(program['FLOPs'].values()) / 1e9:,.1f}",
             *(f"{program[kind] / 1e6:,.1f}" for kind in ("temporaries", "aliased")),
             f"{1e3 * program['roofline seconds']:,.3f}",
+            "\n".join(f"{size / 1e6:,.1f} {kind}" for kind, size in program["bytes sent"].items()),
         )
     return drawn
 
@@ -91,7 +96,7 @@ def compiled(folder: Path, card: str, programs: tuple[str, ...]) -> dict[str, Fi
 
     Raises InputError for an unknown name, and where the compiler can't be had.
     """
-    names = [name for case in CASES for name in case.names]
+    names = [name for case in [*CASES, *ON_MESHES] for name in case.names]
     for name in programs:
         if name not in names:
             raise InputError(f"there is no program {name!r}; there are: {'; '.join(names)}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from nanogpt.training.hardware import PEAKS
 
+CARDS_OF_A_HOST = 8
 LAUNCH = 2e-6
 """Seconds that a kernel takes however little it does: an assumption."""
 

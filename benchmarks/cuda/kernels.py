@@ -5,6 +5,7 @@ XLA has scheduled the program: each instruction outside a fusion is one kernel, 
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks.cuda.hlo import Array, Computation, Instruction, Program
@@ -18,6 +19,7 @@ SILENT = {
 MOVING = SILENT | {
     *("broadcast", "reshape", "transpose", "slice", "concatenate", "pad", "iota", "copy", "reverse"),
     *("dynamic-slice", "dynamic-update-slice", "gather", "convert", "bitcast-convert"),
+    *("all-gather-start", "all-to-all-start", "collective-permute-start"),
 }
 SLICES = {"slice", "dynamic-slice", "gather"}
 PEAK_OF = {"bf16": "bfloat16", "f16": "bfloat16", "tf32": "tf32"}
@@ -52,18 +54,23 @@ def kernels_of(program: Program, computation: str) -> list[Kernel]:
 
     Raises ValueError for a choice between branches.
     """
-    around, found = program.computations[computation], []
+    return [kernel_of(*launch, program) for launch in launched(program, computation)]
+
+
+def launched(program: Program, computation: str) -> Iterator[tuple[Instruction, Computation]]:
+    """The instructions that start something on the device, each with those around it, as for `kernels_of`."""
+    around = program.computations[computation]
     for instruction in around.values():
         opcode = instruction.opcode
         if opcode == "conditional":
             raise ValueError(f"which branch {instruction.name} takes is not known")
         if opcode == "while":
-            found += (instruction.turns or 1) * kernels_of(program, str(instruction.calls("body")))
+            for _ in range(instruction.turns or 1):
+                yield from launched(program, str(instruction.calls("body")))
         elif opcode in {"call", "async-start"}:
-            found += kernels_of(program, str(instruction.calls("to_apply") or instruction.calls("calls")))
+            yield from launched(program, str(instruction.calls("to_apply") or instruction.calls("calls")))
         elif opcode not in SILENT and not opcode.endswith(("-done", "-update")):
-            found.append(kernel_of(instruction, around, program))
-    return found
+            yield instruction, around
 
 
 def kernel_of(instruction: Instruction, around: Computation, program: Program) -> Kernel:

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
 
-from benchmarks.cuda.cards import CARDS, Card
+from benchmarks.cuda.cards import CARDS, CARDS_OF_A_HOST, Card
 from benchmarks.gpu_items import GPT2
 from nanogpt.config import ModelConfig, TrainingConfig
-from nanogpt.micro_batches import tokens_that_fit
+from nanogpt.mesh import ONE_DEVICE, Mesh
 from nanogpt.presets import PRESETS
 from nanogpt.sampling import SamplingPolicy
 from nanogpt.state import TrainingState
@@ -35,9 +34,10 @@ from nanogpt_jax.model import Kernels, attend
 class DescribedJax:
     """The part of jax that a backend asks for, on a described card: a call compiles, and runs nothing."""
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: Card, mesh: Mesh) -> None:
         jax.devices()  # loads the plugin
-        topology = {"target_config": card.description(), "topology": "1x1x1"}
+        hosts = -(-mesh.size // CARDS_OF_A_HOST)
+        topology = {"target_config": card.description(), "topology": f"1x{hosts}x{mesh.size // hosts}"}
         self._devices = topologies.get_topology_desc(platform="cuda", **topology).devices
         self.programs: list[dict[str, Any]] = []
         """Everything that was compiled, in the order of the first calls."""
@@ -45,8 +45,16 @@ class DescribedJax:
     def devices(self, platform: str) -> Any:
         return self._devices
 
-    def device_put(self, tree: Any, **options: Any) -> Any:
-        return tree
+    def device_put(self, tree: Any, shardings: Any, **options: Any) -> Any:
+        """Describe the arrays of a tree, of which a sharding may be for all."""
+
+        def describe(array: Any, sharding: Any) -> Any:
+            return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+        one_for_all = isinstance(shardings, jax.sharding.Sharding)
+        return jax.tree.map(
+            describe, tree, jax.tree.map(lambda _: shardings, tree) if one_for_all else shardings
+        )
 
     def jit(self, function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         outputs: dict[str, Any] = {}
@@ -72,10 +80,8 @@ class DescribedJax:
         return call
 
     def _describe(self, value: Any) -> Any:
-        if not isinstance(value, np.ndarray | np.generic):
-            return value
-        sharding = SingleDeviceSharding(self._devices[0])
-        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
+        is_numpy = isinstance(value, np.ndarray | np.generic)
+        return jax.ShapeDtypeStruct(value.shape, value.dtype) if is_numpy else value
 
 
 class DescribedBackend(Backend):
@@ -84,22 +90,21 @@ class DescribedBackend(Backend):
     compiler = DescribedJax
 
     def __init__(self, card: Card, case: "Case") -> None:
-        self._jax, self._card = self.compiler(card), card
+        self._jax, self._card = self.compiler(card, case.mesh), card
         training = TrainingConfig(batch_size=case.batch_size, optimizer=case.optimizer)
         # The choice of a backend whose self-test finds cuDNN's attention right.
         fused = partial(attend_fused, otherwise=attend) if case.dtype == "bfloat16" else attend
         kernels = Kernels(attend=fused, embedding=SummedEmbed, block=KeptBlock)
         state = TrainingState.initial(case.model, 0)
-        options: dict[str, Any] = {"dtype": case.dtype, "remat": case.remat, "kernels": kernels}
+        options: dict[str, Any] = {"mesh": case.mesh, "dtype": case.dtype, "remat": case.remat, "kernels": kernels}
         super().__init__(case.model, training, state, device="cuda", **options)
 
     @staticmethod
     def devices() -> list[str]:
         return ["cuda"]
 
-    def _tokens_at_once(self) -> float:
-        # A described card does not tell its memory.
-        return tokens_that_fit(self.config, self.dtype.itemsize, self._card.memory, self._remat)
+    def memory(self, device: str) -> int:  # type: ignore[override]
+        return self._card.memory
 
     @property
     def programs(self) -> list[dict[str, Any]]:
@@ -139,6 +144,7 @@ class Case:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: Any = "muon"
     remat: bool = False
+    mesh: Mesh = ONE_DEVICE
 
 
 def generation(B: int) -> Case:
@@ -164,9 +170,23 @@ CASES = [
 ]
 
 
+GPT2_XL = replace(GPT2, n_layer=48, n_head=25, n_embd=1600)
+# Compiled only if they are named, for the large ones take many minutes.
+ON_MESHES = [
+    *(
+        Case((f"GPT-2 124M, {mesh}, batch 256",), train, "bfloat16", 256, GPT2, "adamw", False, mesh)
+        for mesh in (Mesh(8, 1), Mesh(1, 8))
+    ),
+    *(
+        Case((f"GPT-2 XL, {mesh}, batch {B}, --remat",), train, "bfloat16", B, GPT2_XL, "adamw", True, mesh)
+        for mesh, B in ((Mesh(1, 8), 64), (Mesh(2, 8), 128))
+    ),
+]
+
+
 def chosen(names: Collection[str]) -> list[Case]:
-    """The cases of the named programs; without names all of them."""
-    return [case for case in CASES if not names or set(names) & set(case.names)]
+    """The cases of the named programs; without names all those of one card."""
+    return [case for case in [*CASES, *ON_MESHES] if set(names) & set(case.names)] if names else CASES
 
 
 def write(

@@ -37,7 +37,7 @@ class TrainFlags(Config):
     """tensorboard also writes event files, which tensorboard --logdir out shows; wandb also logs there."""
     debug: bool = False
     """Show the traceback of an error."""
-    device_is_given: tyro.conf.Suppress[bool] = False  # else it may be that of another machine
+    device_is_given: tyro.conf.Suppress[bool] = False  # or a mesh; else it may be that of another machine
 
     @property
     def settings(self) -> Config:
@@ -55,13 +55,14 @@ class Origin:
     config: Annotated[Path | None, PATH] = None
     resume: Resume = "auto"
     device: str | None = None
+    mesh: str | None = None
 
 
 def train_flags(arguments: list[str]) -> TrainFlags:
     """The flags of train.py: those not given are the file's of --config, the saved run's, or the preset's."""
     origin, others = parse(Origin, arguments, add_help=False, return_unknown_args=True)
     config, out_dir = start_of(origin.preset, origin.init_from, origin.out_dir, origin.resume, origin.config)
-    given = {} if origin.device is None else {"device": origin.device}
+    given = {name: value for name in ("device", "mesh") if (value := getattr(origin, name)) is not None}
     default = TrainFlags(
         ModelFlags(**asdict(config.model)),
         config.training,

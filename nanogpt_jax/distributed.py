@@ -1,0 +1,36 @@
+"""Where arrays lie on a mesh of devices. XLA's partitioner makes one program of them and of the model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import nanogpt.mesh
+
+
+def device_mesh(mesh: nanogpt.mesh.Mesh, devices: Sequence[Any]) -> jax.sharding.Mesh:
+    """The first of the devices, as an array by the two axes; neighbours share weights."""
+    grid = np.array(devices[: mesh.size]).reshape(mesh)
+    return jax.sharding.Mesh(grid, mesh._fields, len(mesh) * (AxisType.Auto,))
+
+
+def weight_sharding(mesh: jax.sharding.Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """That of a weight or a moment: its largest axis that `fsdp` divides is cut, or all devices have all."""
+    fsdp = mesh.shape["fsdp"]
+    axes = [axis for axis, size in enumerate(shape) if fsdp > 1 and size % fsdp == 0]
+    if not axes:
+        return NamedSharding(mesh, PartitionSpec())
+    largest = max(axes, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*largest * [None], "fsdp"))
+
+
+def weight_shardings(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+    """A tree like that of the weights or moments, with the sharding of each."""
+    return jax.tree.map(lambda array: weight_sharding(mesh, array.shape), tree)
+
+
+def row_sharding(mesh: jax.sharding.Mesh, axis: int) -> NamedSharding:
+    """An array whose rows, which are counted by `axis`, are shared out to all devices."""
+    return NamedSharding(mesh, PartitionSpec(*axis * [None], mesh.axis_names))
