@@ -127,7 +127,7 @@ class Backend:
             return self._jax.device_put(tree, weight_shardings(self._mesh, tree), may_alias=False)
 
         self._weights: Arrays = put({name: state.weights[name] for name in self._paths})
-        self._moments = None
+        self._moments: optax.ScaleByAdamState | None = None
         if self._training:
             of_adam = [name for name in self._paths if not is_moved_by_muon(name, self._training)]
             first = {name: state.first_moment[name] for name in self._paths}

@@ -40,7 +40,8 @@ def commands(text: str) -> list[str]:
     transcripts = re.findall(r"^\$ (.*)$", text, flags=re.M)
     inline = re.findall(r"`((?:python|pytest|bash|pip|nanogpt) [^`\n]+)`", text)
     lines = [re.sub(" +#.*", "", line) for line in [*blocks, *transcripts, *inline]]
-    return [part.strip() for line in lines for part in re.split(r"&&|\|", line) if part.strip()]
+    parts = (part.strip() for line in lines for part in re.split(r"&&|\|", line))
+    return [re.sub(r"^[A-Z_]+=\S+ ", "", part) for part in parts if part]  # without a variable before it
 
 
 def flags_of(module: str, kind: str) -> Parser:
@@ -101,6 +102,7 @@ PARSERS: dict[str, Parser] = {
     "python -m benchmarks.big_text": flags_of("benchmarks.big_text", "BigText"),
     "python -m benchmarks.page": flags_of("benchmarks.page", "Page"),
     "python -m benchmarks.temperature": flags_of("benchmarks.temperature", "Temperature"),
+    "python -m benchmarks.scale": parse_nothing,
     "python -m benchmarks": flags_of("benchmarks.__main__", "Benchmark"),
     "python -m parity_tests.curves": flags_of("parity_tests.curves", "Curves"),
     "python -m parity_tests.diff_page": parse_nothing,

@@ -19,6 +19,7 @@ from benchmarks.cuda.collectives import collectives_of
 from benchmarks.cuda.environment import run_python
 from benchmarks.cuda.hlo import Array, Program
 from benchmarks.cuda.kernels import kernels_of, step_of
+from benchmarks.scale import volumes
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.errors import InputError
 from nanogpt.mesh import Mesh
@@ -191,8 +192,7 @@ def test_a_token_stays_within_its_bounds(compiled: Path, name: str, kernels: int
     assert len(step_of(read(compiled, name))) < 1.2 * kernels
 
 
-# How often a step gathers the weights of a block: --remat also on the way back.
-SHARED = {"fsdp=8": 1, "fsdp=8, recomputed": 2, "data=2,fsdp=8": 1}
+SHARED = {"fsdp=8": Mesh(1, 8), "fsdp=8, recomputed": Mesh(1, 8), "data=2,fsdp=8": Mesh(2, 8)}
 KERNELS = Counter(tuple(sorted(s)) for name, s in weight_shapes(WIDE).items() if name.endswith(".kernel"))
 
 
@@ -204,9 +204,12 @@ def whole_kernels(arrays: list[Array]) -> Counter[tuple[int, ...]]:
 
 @pytest.mark.parametrize("name", SHARED)
 def test_fsdp_gathers_and_scatters_each_kernel_once_on_each_way(compiled: Path, name: str) -> None:
-    """Among the cards of a host, in the type of the computation; and activations stay where they are."""
+    """Among the cards of a host, in the type of the computation; and activations stay where they are.
+
+    The way back uses what the way forward has gathered, unless it recomputes.
+    """
     found, parameters = collectives_of(read(compiled, name)), count_parameters(WIDE)
-    for kind, times in (("all-gather", SHARED[name]), ("reduce-scatter", 1)):
+    for kind, times in (("all-gather", 2 if "recomputed" in name else 1), ("reduce-scatter", 1)):
         inside = [c for c in found if c.kind == kind]
         assert {c.group for c in inside} == {8}
         whole = [array for c in inside for array in c.arrays]
@@ -241,6 +244,14 @@ def test_data_parallel_cards_sum_up_gradients_and_send_nothing_else(compiled: Pa
     assert {(c.kind, c.group) for c in found} == {("all-reduce", 8)}
     parameters = count_parameters(WIDE)
     assert 2 * parameters <= sum(c.bytes for c in found) < 4 * parameters
+
+
+@pytest.mark.parametrize(("name", "mesh"), [*SHARED.items(), ("data=8", Mesh(8, 1))])
+def test_the_cost_model_knows_what_cards_send(compiled: Path, name: str, mesh: Mesh) -> None:
+    expected = volumes(WIDE, mesh, 64 // mesh.size, remat="recomputed" in name)
+    for kind in ("all-gather", "reduce-scatter", "all-reduce"):
+        found = sum(c.bytes for c in collectives_of(read(compiled, name)) if c.kind == kind)
+        assert found == pytest.approx(expected[kind], rel=0.01, abs=2 * WIDE.block_size * WIDE.n_embd)
 
 
 @pytest.mark.slow

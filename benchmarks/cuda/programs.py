@@ -96,7 +96,12 @@ class DescribedBackend(Backend):
         fused = partial(attend_fused, otherwise=attend) if case.dtype == "bfloat16" else attend
         kernels = Kernels(attend=fused, embedding=SummedEmbed, block=KeptBlock)
         state = TrainingState.initial(case.model, 0)
-        options: dict[str, Any] = {"mesh": case.mesh, "dtype": case.dtype, "remat": case.remat, "kernels": kernels}
+        options: dict[str, Any] = {
+            "mesh": case.mesh,
+            "dtype": case.dtype,
+            "remat": case.remat,
+            "kernels": kernels,
+        }
         super().__init__(case.model, training, state, device="cuda", **options)
 
     @staticmethod
