@@ -229,14 +229,18 @@ def test_hosts_send_each_other_shares_of_the_gradient_alone(compiled: Path) -> N
     assert sum(c.bytes for c in between if c.group == 16) < gradients / 100
 
 
-@pytest.mark.parametrize(("name", "cards"), [*((name, 8) for name in SHARED), ("data=8", 1)])
-def test_each_card_holds_its_share(compiled: Path, name: str, cards: int) -> None:
-    """An eighth of the weights and moments; and it updates no more than that."""
-    whole = state_bytes(WIDE, TrainingConfig(optimizer="adamw")) - 4  # without the number of the step
-    assert facts(compiled, name)["aliased"] == whole / cards + 4
+@pytest.mark.parametrize("name", [*SHARED, "fsdp=8, Muon", "data=8"])
+def test_each_card_holds_its_share(compiled: Path, name: str) -> None:
+    training = TrainingConfig(optimizer="muon" if "Muon" in name else "adamw")
+    whole = state_bytes(WIDE, training) - 4  # without the number of the step
+    assert facts(compiled, name)["aliased"] == whole / (8 if "fsdp" in name else 1) + 4
+
+
+@pytest.mark.parametrize("name", [*SHARED, "data=8"])
+def test_each_card_updates_its_share(compiled: Path, name: str) -> None:
     optimizer = [kernel for kernel in step_of(read(compiled, name)) if "jvp" not in kernel.source]
     written = [array for kernel in optimizer for array in kernel.outputs if array.dtype == "f32"]
-    assert bool(whole_kernels(written)) == (cards == 1)
+    assert bool(whole_kernels(written)) == (name == "data=8")
 
 
 def test_data_parallel_cards_sum_up_gradients_and_send_nothing_else(compiled: Path) -> None:
