@@ -80,13 +80,10 @@ class Backend:
 
         # XLA's CPU compiler drops barriers before it fuses: see KeptBlock.
         options = {"xla_disable_hlo_passes": "cse_barrier_expander"} if self.device == "cpu" else None
-        of_weights, of_moments, of_losses = weight_shardings(
-            self._mesh, (self._weights, self._moments, np.float32(0))
-        )
         self._train = self._jax.jit(
             self._train_steps,
             donate_argnums=(0, 1),
-            out_shardings=(of_weights, of_moments, of_losses),
+            out_shardings=weight_shardings(self._mesh, (self._weights, self._moments, np.float32(0))),
             compiler_options=options,
         )
         self._gradients = self._jax.jit(self._loss_and_gradients, compiler_options=options)

@@ -17,7 +17,7 @@ def device_mesh(mesh: nanogpt.mesh.Mesh, devices: Sequence[Any]) -> jax.sharding
 
 
 def weight_sharding(mesh: jax.sharding.Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    """That of a weight or a moment: its largest axis that `fsdp` divides is cut, or all devices have all."""
+    """The sharding of a weight or a moment: its largest axis that `fsdp` divides is cut, or nothing is."""
     fsdp = mesh.shape["fsdp"]
     axes = [axis for axis, size in enumerate(shape) if fsdp > 1 and size % fsdp == 0]
     if not axes:
@@ -27,10 +27,10 @@ def weight_sharding(mesh: jax.sharding.Mesh, shape: tuple[int, ...]) -> NamedSha
 
 
 def weight_shardings(mesh: jax.sharding.Mesh, tree: Any) -> Any:
-    """A tree like that of the weights or moments, with the sharding of each."""
+    """The sharding of each weight or moment of a tree."""
     return jax.tree.map(lambda array: weight_sharding(mesh, array.shape), tree)
 
 
 def row_sharding(mesh: jax.sharding.Mesh, axis: int) -> NamedSharding:
-    """An array whose rows, which are counted by `axis`, are shared out to all devices."""
+    """The sharding of an array whose rows, counted by `axis`, all devices share."""
     return NamedSharding(mesh, PartitionSpec(*axis * [None], mesh.axis_names))
