@@ -19,10 +19,9 @@ from tests.conftest import STRANGE
 from tests.page import figures_of
 
 pytest_plugins = ["tests.browser_fixtures"]
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.long]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("name", ["own text", "compared"])

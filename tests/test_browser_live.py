@@ -19,7 +19,7 @@ from tests.conftest import STRANGE
 from tests.page import figures_of
 
 pytest_plugins = ["tests.browser_fixtures"]
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.long]
 
 
 def written(browser: Chrome, count: int | None = None) -> str:

@@ -134,6 +134,7 @@ def test_a_mistake_in_the_script_is_noticed(name: str, ask: Ask) -> None:
     assert any(error > 2 * TOLERANCES[quantity].error for quantity, error in found.items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", POLICIES)
 def test_one_seed_gives_one_text(name: str, ask: Ask) -> None:
     """Inside the window and beyond it, but where rounding decides: there a text may go its own way."""

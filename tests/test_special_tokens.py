@@ -156,6 +156,7 @@ def test_a_damaged_file_is_named(name: str, folder: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_learnt_vocabulary_keeps_its_end_token(train: Train, tmp_path: Path) -> None:
     """In its run, with the other backend, in a run that begins with it, and in transformers."""
     ends = {"bos_token_id": 0, "eos_token_id": 0}
