@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 from nanogpt.cli.visualize import visualize_main
 from tests.browser import CHROMIUM, DRIVER, PAGES, prefer, resize
@@ -17,6 +18,22 @@ FLAGS = """
     --headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync --window-size=1280,900
 """
+
+
+# True once the model in a page, if there is one, has read the text: until then it may replace what is shown.
+IS_READ = """
+    const live = document.querySelector("#live");
+    const text = (selector) => document.querySelector(selector).textContent;
+    if (!live || live.hidden || document.querySelector("#write").disabled) return true;
+    return text("#chances-label") && (text("#told") || document.querySelectorAll("#text > span").length < 2);
+"""
+
+
+class Browser(Chrome):
+    def get(self, url: str) -> None:
+        """Open a page, and wait until it is read."""
+        super().get(url)
+        WebDriverWait(self, 60, poll_frequency=0.02).until(lambda _: self.execute_script(IS_READ))
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +54,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('browser')}", "about:blank"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = Chrome(options, Service(DRIVER))
+    driver = Browser(options, Service(DRIVER))
     yield driver
     driver.quit()
 
