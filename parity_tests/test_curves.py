@@ -7,7 +7,7 @@ from nanogpt.text.corpus import Splits, load_corpus
 from nanogpt.text.tokenizer import CharTokenizer
 from parity_tests.curves import PAIRS, RUNS, Losses, Recipe, gap, limit
 
-pytestmark = [pytest.mark.thorough, pytest.mark.long]
+pytestmark = [pytest.mark.thorough, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

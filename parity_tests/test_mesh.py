@@ -76,6 +76,7 @@ def test_a_step_from_an_equal_state_is_that_of_one_device(case: str, device: str
         compare_states(rows, case, many.state(), one.state(), report)
 
 
+@pytest.mark.slow
 def test_curves_stay_as_near_as_rounding_lets_them(device: str) -> None:
     """From a run on one device, a run strays as far whose weights began one unit in the last place away."""
     training = replace(TRAINING, learning_rate=5e-3)
@@ -98,7 +99,8 @@ def test_dropout_masks_are_the_same_bits(mesh: Mesh, device: str, monkeypatch: p
     compare_masks(masks, expected_masks(16))
 
 
-@pytest.mark.parametrize("mesh", [DATA, BOTH], ids=str)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [BOTH], ids=str)
 def test_a_mesh_evaluates_shows_and_writes_as_one_device_does(
     mesh: Mesh, device: str, report: Report
 ) -> None:
@@ -120,6 +122,7 @@ def test_a_mesh_evaluates_shows_and_writes_as_one_device_does(
     np.testing.assert_array_equal(*texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", [DATA, FSDP, BOTH], ids=str)
 def test_each_device_holds_its_share(mesh: Mesh, device: str) -> None:
     """Before a step and after it: every weight and moment of this model can be cut."""

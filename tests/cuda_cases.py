@@ -1,4 +1,4 @@
-"""The programs of test_cuda_programs.py, right and wrong: `python -m tests.cuda_cases FOLDER [tiny]`."""
+"""Programs of test_cuda_programs.py, right and wrong: `python -m tests.cuda_cases FOLDER [tiny|meshes]`."""
 
 import sys
 from collections.abc import Callable
@@ -68,9 +68,12 @@ class NoDonation(DescribedBackend):
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    write(folder, CARDS["h100"], TINY if "tiny" in sys.argv else [*CASES, *ON_MESHES])
-    write(folder, CARDS["rtx4090"], [] if "tiny" in sys.argv else TOO_LARGE)
-    for kind in () if "tiny" in sys.argv else (Float64, NoDonation):
+    folder, *which = Path(sys.argv[1]), *sys.argv[2:]
+    if which:
+        write(folder, CARDS["h100"], {"tiny": TINY, "meshes": ON_MESHES}[which[0]])
+        sys.exit()
+    write(folder, CARDS["h100"], CASES)
+    write(folder, CARDS["rtx4090"], TOO_LARGE)
+    for kind in (Float64, NoDonation):
         wrong = Case((kind.__name__,), train, model=replace(ATTENTION_DROPOUT, n_layer=1), optimizer="adamw")
         write(folder, CARDS["h100"], [wrong], kind)

@@ -52,6 +52,17 @@ def compiled(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def meshed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile the programs of several cards, which takes minutes."""
+    folder = tmp_path_factory.mktemp("meshes")
+    try:
+        run_python("-m", "tests.cuda_cases", str(folder), "meshes")
+    except InputError as error:
+        pytest.skip(str(error))
+    return folder
+
+
 def read(folder: Path, name: str) -> Program:
     return Program((folder / f"{name}.hlo").read_text(encoding="utf-8"))
 
@@ -202,13 +213,14 @@ def whole_kernels(arrays: list[Array]) -> Counter[tuple[int, ...]]:
     return Counter(shape for shape in shapes if shape in KERNELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARED)
-def test_fsdp_gathers_and_scatters_each_kernel_once_on_each_way(compiled: Path, name: str) -> None:
+def test_fsdp_gathers_and_scatters_each_kernel_once_on_each_way(meshed: Path, name: str) -> None:
     """Among the cards of a host, in the type of the computation; and activations stay where they are.
 
     The way back uses what the way forward has gathered, unless it recomputes.
     """
-    found, parameters = collectives_of(read(compiled, name)), count_parameters(WIDE)
+    found, parameters = collectives_of(read(meshed, name)), count_parameters(WIDE)
     for kind, times in (("all-gather", 2 if "recomputed" in name else 1), ("reduce-scatter", 1)):
         inside = [c for c in found if c.kind == kind]
         assert {c.group for c in inside} == {8}
@@ -220,8 +232,9 @@ def test_fsdp_gathers_and_scatters_each_kernel_once_on_each_way(compiled: Path, 
     assert {c.kind for c in found} == {"all-gather", "reduce-scatter", "all-reduce"}
 
 
-def test_hosts_send_each_other_shares_of_the_gradient_alone(compiled: Path) -> None:
-    between = [c for c in collectives_of(read(compiled, "data=2,fsdp=8")) if c.group != 8]
+@pytest.mark.slow
+def test_hosts_send_each_other_shares_of_the_gradient_alone(meshed: Path) -> None:
+    between = [c for c in collectives_of(read(meshed, "data=2,fsdp=8")) if c.group != 8]
     gradients = sum(c.bytes for c in between if c.group == 2)
     parameters = count_parameters(WIDE)
     assert {c.kind for c in between} == {"all-reduce"}
@@ -229,32 +242,36 @@ def test_hosts_send_each_other_shares_of_the_gradient_alone(compiled: Path) -> N
     assert sum(c.bytes for c in between if c.group == 16) < gradients / 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SHARED, "fsdp=8, Muon", "data=8"])
-def test_each_card_holds_its_share(compiled: Path, name: str) -> None:
+def test_each_card_holds_its_share(meshed: Path, name: str) -> None:
     training = TrainingConfig(optimizer="muon" if "Muon" in name else "adamw")
     whole = state_bytes(WIDE, training) - 4  # without the number of the step
-    assert facts(compiled, name)["aliased"] == whole / (8 if "fsdp" in name else 1) + 4
+    assert facts(meshed, name)["aliased"] == whole / (8 if "fsdp" in name else 1) + 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SHARED, "data=8"])
-def test_each_card_updates_its_share(compiled: Path, name: str) -> None:
-    optimizer = [kernel for kernel in step_of(read(compiled, name)) if "jvp" not in kernel.source]
+def test_each_card_updates_its_share(meshed: Path, name: str) -> None:
+    optimizer = [kernel for kernel in step_of(read(meshed, name)) if "jvp" not in kernel.source]
     written = [array for kernel in optimizer for array in kernel.outputs if array.dtype == "f32"]
     assert bool(whole_kernels(written)) == (name == "data=8")
 
 
-def test_data_parallel_cards_sum_up_gradients_and_send_nothing_else(compiled: Path) -> None:
-    found = collectives_of(read(compiled, "data=8"))
+@pytest.mark.slow
+def test_data_parallel_cards_sum_up_gradients_and_send_nothing_else(meshed: Path) -> None:
+    found = collectives_of(read(meshed, "data=8"))
     assert {(c.kind, c.group) for c in found} == {("all-reduce", 8)}
     parameters = count_parameters(WIDE)
     assert 2 * parameters <= sum(c.bytes for c in found) < 4 * parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mesh"), [*SHARED.items(), ("data=8", Mesh(8, 1))])
-def test_the_cost_model_knows_what_cards_send(compiled: Path, name: str, mesh: Mesh) -> None:
+def test_the_cost_model_knows_what_cards_send(meshed: Path, name: str, mesh: Mesh) -> None:
     expected = volumes(WIDE, mesh, 64 // mesh.size, remat="recomputed" in name)
     for kind in ("all-gather", "reduce-scatter", "all-reduce"):
-        found = sum(c.bytes for c in collectives_of(read(compiled, name)) if c.kind == kind)
+        found = sum(c.bytes for c in collectives_of(read(meshed, name)) if c.kind == kind)
         assert found == pytest.approx(expected[kind], rel=0.01, abs=2 * WIDE.block_size * WIDE.n_embd)
 
 
