@@ -13,7 +13,7 @@ from nanogpt.micro_batches import tokens_that_fit
 
 MORE_DEVICES = {
     "jax": "JAX_NUM_CPU_DEVICES=8 makes eight of a CPU",
-    "torch": "torch trains on one device in a process, and torchrun starts several",
+    "torch": "torch trains on one device",
 }
 """How each backend gets more devices than it has."""
 

@@ -129,7 +129,7 @@ def test_keys_and_clicks_choose_a_line_of_the_chart(pages: dict[str, str], brows
 
 
 def heard(browser: Chrome) -> str:
-    """What the live region holds; there is one alone, and it is polite."""
+    """The text of the live region; there is one alone, and it is polite."""
     regions = browser.find_elements(By.CSS_SELECTOR, "[aria-live], [role=status], [role=alert], [role=log]")
     assert [region.get_attribute("aria-live") for region in regions] == ["polite"]
     return regions[0].get_attribute("textContent").replace("\u00a0", " ")

@@ -23,7 +23,7 @@ pytestmark = [needs_browser, pytest.mark.long]
 
 
 def written(browser: Chrome, count: int | None = None) -> str:
-    """What stands in the box, once the model has no more to write, and has `count` characters."""
+    """The text in the box, once the model has no more to write, and has `count` characters."""
 
     def is_done(_: Chrome) -> bool:
         text = one(browser, "#box").get_property("value")

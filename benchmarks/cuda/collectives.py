@@ -16,7 +16,7 @@ class Collective:
 
     kind: str
     arrays: list[Array]
-    """What the group has together: the result of a gather, the operand of any other."""
+    """The array that the group has together: the result of a gather, the operand of any other."""
     group: int
     """Devices that take part."""
     source: str

@@ -34,7 +34,7 @@ SETTINGS: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
 }
 SPECIAL_TOKENS = {"bos_token_id": 50256, "eos_token_id": 50256, "pad_token_id": None}
-"""What transformers takes where a `config.json` says nothing, though it may lie beyond the vocabulary."""
+"""Transformers takes these where a `config.json` says nothing, though they may lie beyond the vocabulary."""
 NAMES = {
     "token_embedding.embedding": "wte.weight",
     "position_embedding.embedding": "wpe.weight",

@@ -61,7 +61,7 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Scan:
-    """What the first reading found."""
+    """The findings of the first reading."""
 
     documents: int
     characters: int
@@ -127,7 +127,7 @@ def prepare(texts: Sequence[Path], name: str, folder: Path, tell: Tell) -> dict[
 
 
 def _source(path: Path) -> dict[str, str | int]:
-    """What a file or folder is: its size, and a digest of the names, sizes and times of its files."""
+    """The identity of a file or folder: its size, and a digest of the names, sizes and times of its files."""
     listing, files, size = hashlib.sha256(), 0, 0
     try:
         for file in files_of(path):

@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def manifest_text(manifest: dict[str, Any]) -> str:
-    """What manifest.json holds: the values, and their own checksum."""
+    """The content of manifest.json: the values, and their own checksum."""
     return json.dumps(manifest | {"sha256": digest_of(manifest)}, indent=2) + "\n"
 
 
