@@ -182,7 +182,7 @@ def recomputed_losses(
         x_BtC, targets_Bt = chunk
         return token_losses(model.unembed(x_BtC), targets_Bt)
 
-    # Differs from torch: a loop inside the program goes through chunks of the positions, for rows stay on the
+    # Differs from torch: a loop inside the program goes through N chunks of t positions, for rows stay on the
     # device that has them.
     B, T = targets_BT.shape
     logits = B * model.token_embedding.num_embeddings / devices
