@@ -35,7 +35,7 @@ from nanogpt.training.metrics import read_metrics
 ROOT = Path(__file__).parents[1]
 NANOGPT = "NANOGPT_CLONE"  # environment variable: a clone of karpathy/nanoGPT
 DEFAULT, REFERENCE = PRESETS["shakespeare"], PRESETS["reference"]
-GPT2 = ModelConfig(50304, 1024, 12, 12, 768, dropout=0.0, bias=True, activation="gelu", tie_weights=True)
+GPT2 = replace(PRESETS["gpt2"].model, vocab_size=50304)  # as nanoGPT pads it
 PROFILED_STEPS = 4
 Figures = dict[str, Any]
 Measure = Callable[[], Figures]

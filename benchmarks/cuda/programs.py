@@ -175,7 +175,7 @@ CASES = [
 ]
 
 
-GPT2_XL = replace(GPT2, n_layer=48, n_head=25, n_embd=1600)
+GPT2_XL = replace(PRESETS["gpt2-xl"].model, vocab_size=GPT2.vocab_size)
 # Compiled only if they are named, for the large ones take many minutes.
 ON_MESHES = [
     *(
