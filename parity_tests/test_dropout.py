@@ -104,7 +104,7 @@ def used_masks(
     return masks
 
 
-@pytest.mark.parametrize("way", thorough_except([(1, True), (2, False), (6, True)], (2, False)))
+@pytest.mark.parametrize("way", thorough_except([(1, True), (2, False), (6, True)], (2, False), long=True))
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_every_site_of_a_training_step_uses_the_numpy_mask(
     backend: str, way: tuple[int, bool], device: str, monkeypatch: pytest.MonkeyPatch

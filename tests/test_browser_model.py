@@ -23,7 +23,7 @@ from parity_tests.twins import generic_state, random_tokens
 from tests.browser import needs_browser
 
 pytest_plugins = ["tests.browser_fixtures"]
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.long]
 
 CONFIGS = {
     "default": ModelConfig(dropout=0),
@@ -134,7 +134,6 @@ def test_a_mistake_in_the_script_is_noticed(name: str, ask: Ask) -> None:
     assert any(error > 2 * TOLERANCES[quantity].error for quantity, error in found.items())
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", POLICIES)
 def test_one_seed_gives_one_text(name: str, ask: Ask) -> None:
     """Inside the window and beyond it, but where rounding decides: there a text may go its own way."""
