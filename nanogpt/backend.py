@@ -9,12 +9,14 @@ on a mesh of them, and hands out copies, never its live arrays.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.mesh import ONE_DEVICE, Mesh
+from nanogpt.processes import ALONE, Processes
 from nanogpt.sampling import SamplingPolicy
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
@@ -34,6 +36,8 @@ class Backend(Protocol):
     """The maker's name of the device, where the framework knows it."""
     mesh: Mesh
     """How many of the device there are, by axis."""
+    processes: Processes
+    """Those that train the model together; in each of them a backend has the devices of its own."""
     kernels: Any
     """The parts that the model is built of: the twin's own `Kernels` (its model.py)."""
 
@@ -50,6 +54,7 @@ class Backend(Protocol):
         micro_batch_size: int | Literal["auto"] = "auto",
         remat: bool = False,
         kernels: Any = None,
+        processes: Processes = ALONE,
     ) -> None:
         """Build the model and load `state`; without `training` the model can't be trained.
 
@@ -64,6 +69,13 @@ class Backend(Protocol):
     @staticmethod
     def memory(device: str) -> int | None:
         """Bytes of memory that each device of this kind has, where the framework can tell."""
+
+    @staticmethod
+    def join() -> AbstractContextManager[Processes]:
+        """Join the processes that were started to train together, until the block ends.
+
+        Raises InputError where one does not come, or is lost.
+        """
 
     @property
     def model(self) -> Any:

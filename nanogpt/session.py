@@ -17,13 +17,16 @@ from nanogpt.files import read_small
 from nanogpt.heads.log import HeadLog
 from nanogpt.huggingface import model_of_folder, read_folder
 from nanogpt.language_model import LanguageModel, load
+from nanogpt.mesh import Mesh
 from nanogpt.presets import GPT2_SIZES, PRESETS
+from nanogpt.processes import Processes, follow, launched, leading
 from nanogpt.report.markdown import Report
 from nanogpt.report.notebook import LiveCurve
 from nanogpt.report.tensorboard import EventLog
 from nanogpt.report.terminal import Terminal, in_notebook
 from nanogpt.report.wandb import WandbLog
 from nanogpt.source import Source, source_of_run
+from nanogpt.state import TrainingState
 from nanogpt.text.corpus import EVALUATION_TOKENS
 from nanogpt.training.log import Follower, forgiving
 from nanogpt.training.loop import Training
@@ -56,6 +59,9 @@ def train(
     from the newest checkpoint. Raises InputError where `train.py` would end with that line.
     """
     start = start_of(preset, init_from, out_dir, resume, config)
+    if launched().number:
+        take_part()
+        return load(start.out_dir)
     session = run_session(
         configured(start.config, settings),
         start.out_dir,
@@ -179,48 +185,75 @@ def run_session(
 
     Raises InputError for bad input.
     """
-    backend_class = load_backend(config.run.backend)
-    try:
-        find_mesh(backend_class, config)  # before anything is written
-    except InputError as error:
-        if device_is_given:
-            raise
-        # A run may come from another machine.
-        terminal.warn(f"{error}: going on with --device auto --mesh auto")
-        config = replace(config, run=replace(config.run, device="auto", mesh="auto"))
-    origin = config.run.init_from
-    opened = open_run(
-        config,
-        out_dir,
-        resume=resume,
-        backend=backend_class.name,
-        source=partial(read_source, Path(origin)) if origin else None,
-        say=terminal.say,
-        warn=terminal.warn,
-    )
-    with opened as run:
-        config, step, iterations = run.config, run.state.step, run.config.training.max_iters
-        if run.is_finished:
-            terminal.say(f"This run is finished: {step:,} of {iterations:,} iterations are done.")
-            return Session(run, True, ())
-        backend = backend_class(
-            config.model,
-            config.training,
-            run.state,
-            device=config.run.device,
-            mesh=find_mesh(backend_class, config),
-            dtype=config.run.dtype,
-            compile=config.run.compile,
-            micro_batch_size=config.run.micro_batch_size,
-            remat=config.run.remat,
+    backend_class = load_backend(config.run.backend, launched())
+    with backend_class.join() as processes, leading(processes):
+        try:
+            find_mesh(backend_class, config, processes.count)  # before anything is written
+        except InputError as error:
+            if device_is_given or (config.run.device, config.run.mesh) == ("auto", "auto"):
+                raise
+            # A run may come from another machine.
+            terminal.warn(f"{error}: going on with --device auto --mesh auto")
+            config = replace(config, run=replace(config.run, device="auto", mesh="auto"))
+        origin = config.run.init_from
+        opened = open_run(
+            config,
+            out_dir,
+            resume=resume,
+            backend=backend_class.name,
+            source=partial(read_source, Path(origin)) if origin else None,
+            say=terminal.say,
+            warn=terminal.warn,
         )
-        training = Training(run, backend, _followers(run, backend, log, terminal))
-        _say_beginning(run, backend, terminal)
-        with terminal.live(step, iterations), collect(lambda: training.is_worth_saving) as received:
-            training.to_the_end(received)
-        if not received:
-            _say_end(run, terminal)
-        return Session(run, False, received)
+        training: Training | None = None
+        # Until all is closed: after an error too, a signal must not cut off the save in flight.
+        collected = collect(lambda: training is not None and training.is_worth_saving)
+        with collected as received, opened as run:
+            config, step, iterations = run.config, run.state.step, run.config.training.max_iters
+            if run.is_finished:
+                terminal.say(f"This run is finished: {step:,} of {iterations:,} iterations are done.")
+                return Session(run, True, ())
+            mesh = find_mesh(backend_class, config, processes.count)
+            processes.agree((config, mesh, step))
+            backend = build_backend(backend_class, config, mesh, run.state, processes)
+            training = Training(run, backend, _followers(run, backend, log, terminal))
+            _say_beginning(run, backend, terminal)
+            with terminal.live(step, iterations):
+                training.to_the_end(received)
+            if not received:
+                _say_end(run, terminal)
+            return Session(run, False, received)
+
+
+def take_part(collect: Collect = no_signals) -> None:
+    """Do what process 0 tells, in a process that was started beside it.
+
+    Signals are left to process 0. Raises InputError where the processes do not meet.
+    """
+    backend_class = load_backend("auto", launched())
+    with backend_class.join() as processes, collect(lambda: True):
+        if told := processes.agree(None):
+            config, mesh, step = told
+            state = TrainingState.placeholder(config.model, step)
+            follow(build_backend(backend_class, config, mesh, state, processes))
+
+
+def build_backend(
+    backend: type[Backend], config: Config, mesh: Mesh, state: TrainingState, processes: Processes
+) -> Backend:
+    run = config.run
+    return backend(
+        config.model,
+        config.training,
+        state,
+        device=run.device,
+        mesh=mesh,
+        dtype=run.dtype,
+        compile=run.compile,
+        micro_batch_size=run.micro_batch_size,
+        remat=run.remat,
+        processes=processes,
+    )
 
 
 def _followers(run: Run, backend: Backend, log: LogName, terminal: Terminal) -> list[Follower]:

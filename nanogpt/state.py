@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nanogpt.config import ModelConfig
-from nanogpt.weights import Weights, initial_weights
+from nanogpt.weights import Weights, initial_weights, weight_shapes
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,10 @@ class TrainingState:
     def of_weights(cls, weights: Weights) -> "TrainingState":
         """Step 0 of given weights: moments of zero, for either optimizer."""
         return cls(0, weights, *({name: np.zeros_like(w) for name, w in weights.items()} for _ in range(2)))
+
+    @classmethod
+    def placeholder(cls, config: ModelConfig, step: int) -> "TrainingState":
+        """The shapes of a state without its values, for which its arrays, of zeros, take no memory."""
+        shapes = weight_shapes(config)
+        zeros = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
+        return cls(step, zeros, zeros, zeros)

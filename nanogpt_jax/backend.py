@@ -1,6 +1,7 @@
 """The backend in JAX: devices, precision, compilation, micro-batches (contract: nanogpt/backend.py)."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -18,10 +19,10 @@ from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.mesh import ONE_DEVICE, Mesh
 from nanogpt.micro_batches import evaluation_rows, micro_batch_rows, tokens_that_fit
 from nanogpt.muon import is_moved_by_muon
+from nanogpt.processes import ALONE, Processes
 from nanogpt.sampling import TOKENS_PER_BLOCK, SamplingPolicy, token_blocks
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
-from nanogpt_jax.distributed import device_mesh, row_sharding, weight_shardings
 from nanogpt_jax.generation import continue_text, prefill
 from nanogpt_jax.kernels import (
     KeptBlock,
@@ -33,6 +34,7 @@ from nanogpt_jax.kernels import (
 )
 from nanogpt_jax.model import GPT, Block, Kernels, attend, token_losses
 from nanogpt_jax.optimizer import Arrays, Optimizer
+from nanogpt_jax.sharding import device_mesh, row_sharding, weight_shardings
 
 # Differs from torch: jax has its own name for a kind of device.
 PLATFORMS = {"cuda": "gpu"}
@@ -62,6 +64,7 @@ class Backend:
         micro_batch_size: int | Literal["auto"] = "auto",
         remat: bool = False,
         kernels: Kernels | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         # Differs from torch: methods are pure functions of the weights, compiled here once for each shape.
         _configure(tf32=dtype == "tf32")
@@ -69,7 +72,8 @@ class Backend:
         self.device = find_device(type(self), device)
         self._mesh = device_mesh(mesh, self._jax.devices(PLATFORMS.get(self.device, self.device)))
         self.device_name = self._mesh.devices.flat[0].device_kind
-        self.mesh, self._micro_batch_size, self._remat = mesh, micro_batch_size, remat
+        self.mesh, self.processes = mesh, processes
+        self._micro_batch_size, self._remat = micro_batch_size, remat
         self.kernels = kernels or self._fastest_kernels()
         self._training_graph, _ = _structure(config, self.kernels)
         # Kept outputs are for the way back.
@@ -109,33 +113,32 @@ class Backend:
     @staticmethod
     def memory(device: str) -> int | None:
         # Differs from torch: a device tells its memory.
-        stats = jax.devices(PLATFORMS.get(device, device))[0].memory_stats()
+        stats = jax.local_devices(backend=PLATFORMS.get(device, device))[0].memory_stats()
         return stats and stats.get("bytes_limit")
+
+    @staticmethod
+    def join() -> AbstractContextManager[Processes]:
+        return nullcontext(ALONE)
 
     @property
     def model(self) -> GPT:
         # Differs from torch: a module is made of the weights whenever it is asked for.
-        return self._model(self._weights)
+        return self._model(self._inference_weights)
 
     def load(self, state: TrainingState) -> None:
-        # Differs from torch: weights and moments are two trees of arrays, and never alias the caller's, for
-        # training donates its buffers and writes into them.
-        def put(tree: Any) -> Any:
-            return self._jax.device_put(tree, weight_shardings(self._mesh, tree), may_alias=False)
-
-        self._weights: Arrays = put({name: state.weights[name] for name in self._paths})
+        # Differs from torch: weights and moments are two trees of arrays.
+        self._weights: Arrays = self._share_out({name: state.weights[name] for name in self._paths})
         self._moments: optax.ScaleByAdamState | None = None
         if self._training:
             of_adam = [name for name in self._paths if not is_moved_by_muon(name, self._training)]
             first = {name: state.first_moment[name] for name in self._paths}
             second = {name: state.second_moment[name] for name in of_adam}
-            self._moments = put(optax.ScaleByAdamState(np.int32(state.step), first, second))
+            self._moments = self._share_out(optax.ScaleByAdamState(np.int32(state.step), first, second))
 
     def state(self) -> TrainingState:
-        # Differs from torch: np.array copies, for on a CPU device_get alone may give a view of memory that is
-        # about to be donated.
+        # Differs from torch: weights and moments are two trees of arrays.
         assert self._moments is not None, "a model loaded for inference has no training state"
-        weights, moments = jax.tree.map(np.array, (self._weights, self._moments))
+        weights, moments = self._copied((self._weights, self._moments))
         return TrainingState(int(moments.count), weights, moments.mu, moments.nu)
 
     def train(
@@ -153,7 +156,7 @@ class Backend:
     def gradients(self, tokens_BT1: np.ndarray, keys_B2: np.ndarray) -> tuple[float, Weights]:
         # Differs from torch: gradients are a result, by the same names as the weights.
         micro_batches = self._micro_batches(tokens_BT1, keys_B2)
-        loss, gradients = jax.device_get(self._gradients(self._weights, *micro_batches))
+        loss, gradients = self._copied(self._gradients(self._weights, *micro_batches))
         return float(loss), gradients
 
     def losses(self, tokens_BT1: np.ndarray) -> np.ndarray:
@@ -163,40 +166,62 @@ class Backend:
         padded = _pad_rows(tokens_BT1, -(-len(tokens_BT1) // rows) * rows)
         chunks = []
         for i in range(0, len(padded), rows):
-            chunk = self._jax.device_put(padded[i : i + rows], row_sharding(self._mesh, 0))
+            chunk = self._put(padded[i : i + rows], row_sharding(self._mesh, 0))
             chunks.append(self._losses(self._weights, chunk))
-        return np.concatenate(jax.device_get(chunks))[: len(tokens_BT1)]
+        return np.concatenate(self._copied(chunks))[: len(tokens_BT1)]
 
     def logits(self, tokens_BT: np.ndarray) -> np.ndarray:
         # Differs from torch: jax takes numpy arrays as they are.
-        return np.asarray(self._logits(self._weights, tokens_BT), np.float32)
+        return np.asarray(self._logits(self._inference_weights, tokens_BT), np.float32)
 
     def attention(self, tokens_BT: np.ndarray) -> np.ndarray:
         # Differs from torch: jax takes numpy arrays as they are.
-        return np.asarray(self._attention(self._weights, tokens_BT), np.float32)
+        return np.asarray(self._attention(self._inference_weights, tokens_BT), np.float32)
 
     def head_outputs(self, tokens_BT: np.ndarray) -> np.ndarray:
         # Differs from torch: jax takes numpy arrays as they are.
-        return np.asarray(self._head_outputs(self._weights, tokens_BT), np.float32)
+        return np.asarray(self._head_outputs(self._inference_weights, tokens_BT), np.float32)
 
     def generate(
         self, prompt_BT: np.ndarray, uniforms_BN: np.ndarray, policy: SamplingPolicy
     ) -> Iterator[np.ndarray]:
         # Differs from torch: windows and blocks of tokens are padded to one shape, so that each program is
         # compiled once.
-        block_size = self.config.block_size
+        block_size, weights = self.config.block_size, self._inference_weights
         prompt_BT = prompt_BT[:, -block_size:]
         length = prompt_BT.shape[1]
         window_BT = np.pad(prompt_BT, ((0, 0), (0, block_size - length)))
-        caches = self._prefill(self._weights, window_BT, length - 1)
+        caches = self._prefill(weights, window_BT, length - 1)
         for block, is_inside in token_blocks(uniforms_BN.shape[1], block_size - length + 1):
             uniforms = uniforms_BN[:, block]
             count = uniforms.shape[1]
             uniforms = np.pad(uniforms, ((0, 0), (0, TOKENS_PER_BLOCK - count)))
             window_BT, length, caches, tokens_BN = self._continue(
-                self._weights, policy, window_BT, length, caches if is_inside else None, uniforms, count
+                weights, policy, window_BT, length, caches if is_inside else None, uniforms, count
             )
             yield np.asarray(tokens_BN)[:, :count]
+
+    @property
+    def _inference_weights(self) -> Arrays:
+        # Differs from torch: a module is made of the weights whenever it is asked for.
+        return self._weights
+
+    def _share_out(self, tree: Any) -> Any:
+        """Weights or moments on the devices."""
+        # Differs from torch: a mesh of devices shares each array out.
+        return self._put(tree, weight_shardings(self._mesh, tree))
+
+    def _put(self, tree: Any, sharding: Any) -> Any:
+        """Copies of arrays on the devices."""
+        # Differs from torch: they never alias the caller's, for training donates its buffers and writes into
+        # them.
+        return self._jax.device_put(tree, sharding, may_alias=False)
+
+    def _copied(self, tree: Any) -> Any:
+        """Copies of arrays on the host."""
+        # Differs from torch: np.array copies, for on a CPU device_get alone may give a view of memory that is
+        # about to be donated.
+        return jax.tree.map(np.array, tree)
 
     def _fastest_kernels(self) -> Kernels:
         """The kernels for this device; each equals its definition."""
@@ -241,7 +266,7 @@ class Backend:
         share = micro_batch_rows(B // self.mesh.size, T1 - 1, self._tokens_at_once())
         R = share * self.mesh.size
         arrays = [a.reshape(*a.shape[:-2], -1, R, a.shape[-1]) for a in (tokens_BT1, keys_B2)]
-        return self._jax.device_put(arrays, row_sharding(self._mesh, arrays[0].ndim - 2))
+        return self._put(arrays, row_sharding(self._mesh, arrays[0].ndim - 2))
 
     def _train_steps(
         self,

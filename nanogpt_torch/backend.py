@@ -1,7 +1,7 @@
 """The backend in torch: devices, precision, compilation, micro-batches (contract: nanogpt/backend.py)."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Literal, cast
 
@@ -13,6 +13,7 @@ from nanogpt.choice import find_device
 from nanogpt.config import ModelConfig, TrainingConfig
 from nanogpt.mesh import ONE_DEVICE, Mesh
 from nanogpt.micro_batches import evaluation_rows, micro_batch_rows, tokens_that_fit
+from nanogpt.processes import ALONE, Processes
 from nanogpt.sampling import SamplingPolicy, token_blocks
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
@@ -27,7 +28,7 @@ from nanogpt_torch.kernels import (
     recomputed_losses,
 )
 from nanogpt_torch.model import GPT, Block, Kernels, attend, token_losses
-from nanogpt_torch.optimizer import Optimizer
+from nanogpt_torch.optimizer import OnWhole, Optimizer
 
 
 class Backend:
@@ -48,26 +49,23 @@ class Backend:
         micro_batch_size: int | Literal["auto"] = "auto",
         remat: bool = False,
         kernels: Kernels | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         # Differs from jax: the precision of float32 is one setting, by which CUDA's matmuls may use TF32.
         torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
         self.config, self.dtype = config, getattr(torch, "float32" if dtype == "tf32" else dtype)
         self.device = find_device(type(self), device)
         self.device_name = torch.cuda.get_device_name() if self.device == "cuda" else self.device
-        self.mesh, self._micro_batch_size, self._remat = mesh, micro_batch_size, remat
+        self.mesh, self.processes = mesh, processes
+        self._micro_batch_size, self._remat = micro_batch_size, remat
         # Differs from jax: a module holds its parameters, and an optimizer its moments.
         self._compiled = compile
         self.kernels = kernels or self._fastest_kernels()
         self._module = GPT(config, self.kernels).to(self.device)
-        # In another dtype, a copy computes.
-        self.model, self._copies = self._module, []
-        if self.dtype != torch.float32:
-            with torch.device(self.device):
-                self.model = GPT(config, self.kernels).to(self.dtype)
-            self._copies = list(zip(self.model.parameters(), self._module.parameters(), strict=True))
-        self._parameters = dict(_canonical(self._module))
+        on_whole = self._arrange()
+        self._parameters = dict(canonical(self._module))
         parameters = {name: p for name, (p, _) in self._parameters.items()}
-        self._optimizer = Optimizer(training, parameters) if training else None
+        self._optimizer = Optimizer(training, parameters, on_whole) if training else None
         self.load(state)
 
     @staticmethod
@@ -89,16 +87,23 @@ class Backend:
         }
         return ask[device]() if device in ask else None
 
+    @staticmethod
+    def join() -> AbstractContextManager[Processes]:
+        return nullcontext(ALONE)
+
+    @property
+    def model(self) -> GPT:
+        return self._computing
+
     @torch.no_grad()
     def load(self, state: TrainingState) -> None:
-        # Differs from jax: values are copied into the parameters, and kernels are transposed.
-        for name, (parameter, transposed) in self._parameters.items():
-            parameter.copy_(_from_numpy(state.weights[name], transposed))
+        # Differs from jax: values are copied into the parameters.
+        for name, weight in self._tensors(state.weights, self._parameters):
+            self._parameters[name][0].copy_(weight)
         if self._optimizer:
-            first, second = (
-                {name: _from_numpy(m[name], self._parameters[name][1]).to(self.device) for name in m}
-                for m in (state.first_moment, state.second_moment)
-            )
+            of_adam = [name for name in self._parameters if name not in self._optimizer.of_muon]
+            first = dict(self._tensors(state.first_moment, self._parameters))
+            second = dict(self._tensors(state.second_moment, of_adam))
             self._optimizer.load(state.step, first, second)
         self._step = state.step
         self._cast()
@@ -106,10 +111,10 @@ class Backend:
     def state(self) -> TrainingState:
         assert self._optimizer is not None, "a model loaded for inference has no training state"
         first, second = (
-            _to_numpy({name: (m, self._parameters[name][1]) for name, m in moments.items()})
+            self._arrays({name: (m, self._parameters[name][1]) for name, m in moments.items()})
             for moments in self._optimizer.moments()
         )
-        return TrainingState(self._step, _to_numpy(self._parameters), first, second)
+        return TrainingState(self._step, self._arrays(self._parameters), first, second)
 
     def train(
         self, tokens_KBT1: np.ndarray, keys_KB2: np.ndarray, learning_rate_K: np.ndarray
@@ -129,12 +134,13 @@ class Backend:
         keys = torch.from_numpy(keys_B2.view(np.int32)).to(self.device)
         loss = self._loss_and_gradients(self._tokens(tokens_BT1), keys)
         gradients = {n: (cast(Tensor, p.grad), t) for n, (p, t) in self._parameters.items()}
-        return loss.item(), _to_numpy(gradients)
+        return loss.item(), self._arrays(gradients)
 
     @torch.inference_mode()
     def losses(self, tokens_BT1: np.ndarray) -> np.ndarray:
         rows = evaluation_rows(self.config)
-        chunks = [self._token_losses(chunk_BT1) for chunk_BT1 in self._tokens(tokens_BT1).split(rows)]
+        model, tokens = self.model, self._tokens(tokens_BT1)
+        chunks = [self._token_losses(model, chunk_BT1) for chunk_BT1 in tokens.split(rows)]
         return torch.cat(chunks).cpu().numpy()
 
     @torch.inference_mode()
@@ -165,6 +171,21 @@ class Backend:
                 )
             yield tokens_BN.cpu().numpy().astype(np.int32)
 
+    def _tensors(self, arrays: Weights, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Each of the named arrays as a tensor on the device."""
+        # Differs from jax: torch's kernels are (out, in).
+        for name in names:
+            array = arrays[name].T if self._parameters[name][1] else arrays[name]
+            yield name, torch.tensor(np.ascontiguousarray(array)).to(self.device)
+
+    def _arrays(self, tensors: dict[str, tuple[Tensor, bool]]) -> Weights:
+        """Copies of tensors, of which those that say so are transposed."""
+        # Differs from jax: torch's kernels are (out, in), and .numpy() gives the live memory itself.
+        arrays = {name: (t.detach().cpu().numpy(), transposed) for name, (t, transposed) in tensors.items()}
+        return {
+            name: np.array(a.T if transposed else a, order="C") for name, (a, transposed) in arrays.items()
+        }
+
     def _fastest_kernels(self) -> Kernels:
         """The kernels for this device; each equals its definition."""
         chosen: Callable[..., Tensor] = attend_in_chunks if self.device == "cpu" else attend
@@ -173,6 +194,16 @@ class Backend:
         # Differs from jax: torch has two matmul libraries for CPUs, and compiles on demand.
         linear = OneDnnLinear if self.device == "cpu" and onednn_is_faster() else nn.Linear
         return Kernels(attend=chosen, linear=linear, block=CompiledBlock if self._compiled else Block)
+
+    def _arrange(self) -> OnWhole | None:
+        """Let the module compute, or in another dtype a copy of it."""
+        # Differs from jax: a module of another dtype has parameters of its own.
+        self._computing, self._copies = self._module, []
+        if self.dtype != torch.float32:
+            with torch.device(self.device):
+                self._computing = GPT(self.config, self.kernels).to(self.dtype)
+            self._copies = list(zip(self._computing.parameters(), self._module.parameters(), strict=True))
+        return None
 
     def _tokens(self, tokens: np.ndarray) -> Tensor:
         # Differs from jax: torch wants contiguous arrays on its device, and int64 indices.
@@ -202,11 +233,15 @@ class Backend:
         with torch.inference_mode(), eager:
             yield
 
-    def _token_losses(self, tokens_BT1: Tensor, keys_B2: Tensor | None = None) -> Tensor:
+    def _token_losses(self, model: GPT, tokens_BT1: Tensor, keys_B2: Tensor | None = None) -> Tensor:
         # Differs from jax: the module holds its weights.
         if self._remat:
-            return recomputed_losses(self.model, tokens_BT1, keys_B2)
-        return token_losses(self.model(tokens_BT1[:, :-1], keys_B2), tokens_BT1[:, 1:])
+            return recomputed_losses(model, tokens_BT1, keys_B2)
+        return token_losses(model(tokens_BT1[:, :-1], keys_B2), tokens_BT1[:, 1:])
+
+    def _mean_loss(self, tokens_BT1: Tensor, keys_B2: Tensor) -> Tensor:
+        # Differs from jax: the module holds its weights.
+        return self._token_losses(self._computing, tokens_BT1, keys_B2).mean()
 
     def _tokens_at_once(self) -> float:
         """Tokens of a micro-batch, at most."""
@@ -218,22 +253,26 @@ class Backend:
         memory = self.memory(self.device)
         return tokens_that_fit(self.config, self.dtype.itemsize, memory, self._remat, self.mesh.fsdp)
 
+    def _micro_batches(self, tokens_BT1: Tensor, keys_B2: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        # Differs from jax: a loop takes one after the other.
+        B, T1 = tokens_BT1.shape
+        rows = micro_batch_rows(B, T1 - 1, self._tokens_at_once())
+        return zip(tokens_BT1.split(rows), keys_B2.split(rows), strict=True)
+
     def _loss_and_gradients(self, tokens_BT1: Tensor, keys_B2: Tensor) -> Tensor:
         """Mean loss; its gradients, summed over micro-batches, are left in the parameters."""
         # Differs from jax: backward() adds to the parameters' gradients.
-        B, T1 = tokens_BT1.shape
-        rows = micro_batch_rows(B, T1 - 1, self._tokens_at_once())
         self._module.zero_grad()
         total = torch.zeros((), device=self.device)
-        for micro_batch in zip(tokens_BT1.split(rows), keys_B2.split(rows), strict=True):
-            loss = self._token_losses(*micro_batch).mean() * (rows / B)
+        for micro_batch in self._micro_batches(tokens_BT1, keys_B2):
+            loss = self._mean_loss(*micro_batch) * (len(micro_batch[0]) / len(tokens_BT1))
             loss.backward()
             self._collect_gradients()
             total += loss.detach()
         return total
 
 
-def _canonical(module: nn.Module) -> Iterator[tuple[str, tuple[Tensor, bool]]]:
+def canonical(module: nn.Module) -> Iterator[tuple[str, tuple[Tensor, bool]]]:
     """Canonical name (nanogpt/weights.py) of each parameter, and whether torch keeps it as (out, in)."""
     # Differs from jax: Flax has the canonical names and the canonical kernels, (in, out).
     for path, layer in module.named_modules():
@@ -245,16 +284,3 @@ def _canonical(module: nn.Module) -> Iterator[tuple[str, tuple[Tensor, bool]]]:
             yield f"{path}.scale", (layer.weight, False)
         if getattr(layer, "bias", None) is not None:
             yield f"{path}.bias", (layer.bias, False)
-
-
-def _from_numpy(array: np.ndarray, transposed: bool) -> Tensor:
-    # Differs from jax: torch's kernels are (out, in).
-    return torch.tensor(np.ascontiguousarray(array.T if transposed else array))
-
-
-def _to_numpy(tensors: dict[str, tuple[Tensor, bool]]) -> Weights:
-    # Differs from jax: .numpy() gives the live memory itself, which is copied.
-    arrays = {
-        name: (tensor.detach().cpu().numpy(), transposed) for name, (tensor, transposed) in tensors.items()
-    }
-    return {name: np.array(a.T if transposed else a, order="C") for name, (a, transposed) in arrays.items()}

@@ -1,7 +1,10 @@
 """One step of AdamW (Loshchilov and Hutter 2019), by torch.optim, and of Muon, behind global-norm clipping.
 
-Shape suffixes: N matrices of one shape, I in, O out; R rows, K columns.
+Shape suffixes: N matrices of one shape, L kernels of one place, I in, O out; R rows, K columns.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,9 +18,11 @@ class Optimizer:
     """AdamW, and Muon for the weights that have no second moment. The rate is an argument of the step."""
 
     # Differs from jax: torch's optimizer holds the parameters and their moments, and changes them in place.
-    def __init__(self, config: TrainingConfig, parameters: dict[str, Tensor]) -> None:
+    def __init__(
+        self, config: TrainingConfig, parameters: dict[str, Tensor], on_whole: "OnWhole | None" = None
+    ) -> None:
         self.grad_clip, self.weight_decay = config.grad_clip, config.weight_decay
-        self.parameters = parameters
+        self.parameters, self.on_whole = parameters, on_whole or (lambda function, kernels: function(kernels))
         self.of_muon = {n: p for n, p in parameters.items() if is_moved_by_muon(n, config)}
         self.momentum = {name: torch.zeros_like(p) for name, p in self.of_muon.items()}
         # eps is stated in both twins; decay is on matrices alone, and scaled by the learning rate.
@@ -63,7 +68,7 @@ class Optimizer:
         gradients = {name: weight.grad for name, weight in self.of_muon.items() if weight.grad is not None}
         for name, first in self.momentum.items():
             first.copy_(MOMENTUM * first + (1 - MOMENTUM) * gradients[name])
-        for name, direction in muon_directions(self.momentum, gradients).items():
+        for name, direction in muon_directions(self.momentum, gradients, self.on_whole).items():
             weight = self.of_muon[name]
             weight -= RATE * learning_rate * (direction + self.weight_decay * weight)
 
@@ -74,18 +79,30 @@ class Optimizer:
         torch._foreach_mul_(gradients, scale)
 
 
-def muon_directions(momentum: dict[str, Tensor], gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+def muon_directions(
+    momentum: dict[str, Tensor], gradients: dict[str, Tensor], on_whole: "OnWhole"
+) -> dict[str, Tensor]:
     """The moves of kernels, whose opposites are added to them at Muon's rate: `[O, I]` each."""
-    # Differs from jax: torch's kernels are (out, in).
-    directions = {}
+    # Differs from jax: torch's kernels are (out, in), and a part of each may be on another device.
+    directions: dict[str, Tensor] = {}
     for names in alike(momentum):
         ahead = [MOMENTUM * momentum[n] + (1 - MOMENTUM) * gradients[n] for n in names]  # Nesterov (1983)
-        matrices_NOI = torch.stack([m for kernel in ahead for m in kernel.chunk(pieces(names[0]))])
-        _, n_out, n_in = matrices_NOI.shape
-        moves_NOI = orthogonalize(matrices_NOI) * scale(n_in, n_out)
-        for name, move_NOI in zip(names, moves_NOI.chunk(len(names)), strict=True):
-            directions[name] = move_NOI.flatten(0, 1)
+        moves_LOI = on_whole(partial(moves, pieces=pieces(names[0])), torch.stack(ahead))
+        directions |= dict(zip(names, moves_LOI.unbind(), strict=True))
     return directions
+
+
+# Differs from jax: a part of each kernel may be on another device.
+OnWhole = Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]
+"""It applies a function to a stack of kernels, each of which it sees whole."""
+
+
+def moves(kernels_LOI: Tensor, pieces: int) -> Tensor:
+    """The moves of whole kernels of one place, each of so many matrices: `[L, O, I]`."""
+    # Differs from jax: it is a function of whole kernels.
+    matrices_NOI = kernels_LOI.unflatten(1, (pieces, -1)).flatten(0, 1)
+    _, n_out, n_in = matrices_NOI.shape
+    return (orthogonalize(matrices_NOI) * scale(n_in, n_out)).reshape(kernels_LOI.shape)
 
 
 def orthogonalize(matrices_NRK: Tensor) -> Tensor:

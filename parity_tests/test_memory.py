@@ -77,7 +77,7 @@ def bytes_kept(name: str, remat: bool) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         tokens, keys = torch.from_numpy(batch[0]).long(), torch.from_numpy(batch[1].view(np.int32))
-        loss = backend._token_losses(tokens, keys).mean()
+        loss = backend._token_losses(backend.model, tokens, keys).mean()
     parameters = {p.untyped_storage().data_ptr() for p in backend.model.parameters()}
     assert loss.isfinite()
     return sum(size for pointer, size in saved.items() if pointer not in parameters)

@@ -38,7 +38,7 @@ def commands(text: str) -> list[str]:
     """Every command of a page: in shell blocks, in transcripts, and between backquotes."""
     blocks = "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.S)).replace("\\\n", "").splitlines()
     transcripts = re.findall(r"^\$ (.*)$", text, flags=re.M)
-    inline = re.findall(r"`((?:python|pytest|bash|pip|nanogpt) [^`\n]+)`", text)
+    inline = re.findall(r"`((?:python|pytest|bash|pip|nanogpt|torchrun) [^`\n]+)`", text)
     lines = [re.sub(" +#.*", "", line) for line in [*blocks, *transcripts, *inline]]
     parts = (part.strip() for line in lines for part in re.split(r"&&|\|", line))
     return [re.sub(r"^[A-Z_]+=\S+ ", "", part) for part in parts if part]  # without a variable before it
@@ -77,6 +77,14 @@ def parse_pip(arguments: list[str]) -> None:
         raise SystemExit(f"there is no extra {arguments[4]}")
 
 
+def parse_torchrun(arguments: list[str]) -> None:
+    from torch.distributed.run import get_args_parser
+
+    known = get_args_parser().parse_args(arguments)
+    if known.training_script == "train.py":
+        train_flags(known.training_script_args)
+
+
 def parse_nothing(arguments: list[str]) -> None:
     """Commands of others, which this project can't check."""
 
@@ -109,6 +117,7 @@ PARSERS: dict[str, Parser] = {
     "python -m parity_tests.diff": parse_nothing,
     "pytest": parse_pytest,
     "pip": parse_pip,
+    "torchrun": parse_torchrun,
     "python -m venv": parse_nothing,
     "source": parse_nothing,
     "pre-commit install": parse_nothing,
@@ -147,6 +156,8 @@ def test_every_command_is_one_that_its_program_takes(page: str) -> None:
         "python sample.py --temp warm",
         "python -m benchmarks training --round 5",
         "nanogpt export --out out/quick",
+        "torchrun --nproc_per_node 2 train.py --mesh fsdp:2",
+        "torchrun --nprocs 2 train.py",
         "pytest --devise mps",
         'pip install -c constraints.txt -e ".[gpu]"',
     ],

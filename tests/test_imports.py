@@ -13,7 +13,7 @@ from tests.sources import imported
 FRAMEWORKS = {"jax", "flax", "optax", "torch", "orbax"}
 ALLOWED = {
     "nanogpt": set(),
-    "nanogpt_jax": {"jax", "flax", "optax", "nanogpt_jax"},
+    "nanogpt_jax": {"jax", "flax", "optax", "orbax", "nanogpt_jax"},
     "nanogpt_torch": {"torch", "nanogpt_torch"},
     "train.py": set(),
     "sample.py": set(),

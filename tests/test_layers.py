@@ -10,7 +10,7 @@ from tests.sources import imported
 LAYERS = [
     *("errors", "version", "randomness", "files", "record", "mesh"),
     *("config", "presets", "muon", "weights", "micro_batches", "metadata", "sampling", "state"),
-    *("backend", "choice", "memory", "checkpoint", "ahead", "lock"),
+    *("processes", "backend", "choice", "memory", "checkpoint", "ahead", "lock"),
     *("text", "language_model", "source"),
     *("training", "report", "heads", "page", "huggingface"),
     *("session", "__init__", "cli", "__main__"),

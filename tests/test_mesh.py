@@ -20,7 +20,7 @@ from nanogpt.errors import InputError
 from nanogpt.mesh import ONE_DEVICE, Mesh, parsed_mesh
 from nanogpt.micro_batches import tokens_that_fit
 from nanogpt_jax.backend import Backend
-from nanogpt_jax.distributed import weight_sharding
+from nanogpt_jax.sharding import weight_sharding
 from parity_tests.devices import skip_without_devices
 from tests.conftest import BACKENDS, Train
 
@@ -112,7 +112,7 @@ def test_devices_that_are_not_here_write_nothing(
     told = capsys.readouterr().err
     assert told.startswith(f"error: a mesh of data=99 has 99 devices, and {backend} finds ")
     assert told.count("\n") == 1
-    assert ("torch trains on one device" in told) == (backend == "torch")
+    assert ("torchrun --nproc_per_node 8 train.py starts eight" in told) == (backend == "torch")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -49,7 +49,7 @@ def test_links_lead_to_files(page: str) -> None:
 def test_no_command_is_broken_between_lines(page: str) -> None:
     """Else tests/test_commands.py would not find it."""
     text = re.sub(r"```.*?```", "", TEXTS[page], flags=re.S)
-    assert re.findall(r"`(?:python|pytest|bash|pip|nanogpt) [^`\n]*\n", text) == []
+    assert re.findall(r"`(?:python|pytest|bash|pip|nanogpt|torchrun)(?: [^`\n]*)?\n", text) == []
 
 
 def test_the_folder_of_a_run_is_as_it_is_shown(finished_run: Path) -> None:

@@ -5,8 +5,9 @@ import shlex
 from nanogpt.cli.door import command, guarded
 from nanogpt.cli.flags import train_flags
 from nanogpt.cli.signals import collected_signals
+from nanogpt.processes import launched
 from nanogpt.report.terminal import Terminal
-from nanogpt.session import run_session
+from nanogpt.session import run_session, take_part
 
 
 def train_main(arguments: list[str] | None = None) -> int:
@@ -15,6 +16,9 @@ def train_main(arguments: list[str] | None = None) -> int:
 
 
 def _train(arguments: list[str]) -> int:
+    if launched().number:  # another process reads the flags and speaks
+        take_part(collected_signals)
+        return 0
     flags = train_flags(arguments)
     terminal = Terminal(flags.quiet)
     session = run_session(
