@@ -55,6 +55,7 @@ class Checkpoints:
                 preservation_policy=self,
                 lightweight_initialize=True,  # without the files of each step, one of which may be damaged
                 create=False,
+                multiprocessing_options=_alone("writer"),
                 temporary_path_class=_flushed_path(),
                 async_options=orbax.options.AsyncOptions(
                     # Else a folder that can't be made keeps threads waiting, and the process with them.
@@ -202,7 +203,14 @@ def _stored_arrays(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _reader() -> Any:
     """Orbax's reader of one item, which needs no manager."""
-    return _orbax().Checkpointer(_orbax().StandardCheckpointHandler())
+    options = _alone("reader")
+    handler = _orbax().StandardCheckpointHandler(multiprocessing_options=options)
+    return _orbax().Checkpointer(handler, multiprocessing_options=options)
+
+
+def _alone(name: str) -> Any:
+    """Options by which Orbax asks no other process that trains the model (processes.py) to take part."""
+    return _orbax().options.MultiprocessingOptions(0, active_processes={0}, barrier_sync_key_prefix=name)
 
 
 def _checksums(arrays: Weights) -> dict[str, str]:

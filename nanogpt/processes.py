@@ -90,10 +90,10 @@ def follow(backend: Any) -> None:
 
 @contextmanager
 def leading(processes: Processes) -> Iterator[None]:
-    """The work of process 0: in the end, also after bad input, it tells the others that nothing is left."""
+    """The work of process 0: in the end, also of bad input or a full disk, it tells the others to end."""
     try:
         yield
-    except InputError:
+    except (InputError, OSError):
         processes.agree(None)
         raise
     processes.agree(None)
