@@ -7,7 +7,7 @@ with all its arguments: so neither the text nor the checkpoints need to be on th
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -28,6 +28,8 @@ COORDINATOR = "JAX_COORDINATOR_ADDRESS"
 """The variable with the host and port at which jax's process 0 listens; torchrun starts torch without it."""
 START_SECONDS = 300
 """The others must have come within them: imports from a shared disk may take minutes."""
+LOST = "another process is lost: the same command goes on from the last checkpoint"
+"""The line of process 0 where another one has ended."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def launched() -> Launch:
     return BY_ITSELF
 
 
-def lost() -> InputError:
-    """The line of process 0 when another one has ended."""
-    return InputError("another process is lost: the same command goes on from the last checkpoint")
+def missing(count: int, here: Collection[int], seconds: float) -> InputError:
+    """The line at the start, where only those `here` have come in time."""
+    names = ", ".join(str(number) for number in range(count) if number not in here)
+    return InputError(f"of {count} processes these have not come within {seconds:g} s: {names}")

@@ -6,9 +6,13 @@
 Every process makes the same calls (nanogpt/processes.py), and puts its devices' parts of the arguments there.
 """
 
+import os
 import pickle
+import socket
+import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import jax
@@ -17,8 +21,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 import nanogpt_jax.backend
-from nanogpt.errors import told_in_a_line
-from nanogpt.processes import START_SECONDS, Processes, Value, launched, lost, together
+from nanogpt.errors import InputError, told_in_a_line
+from nanogpt.processes import COORDINATOR, LOST, START_SECONDS, Processes, Value, launched, missing, together
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
 from nanogpt_jax.optimizer import Arrays
@@ -64,7 +68,11 @@ class Backend(nanogpt_jax.backend.Backend):
         Raises InputError where one does not come, or is lost on the way.
         """
         launch = launched()
-        with told_in_a_line("the processes have not met"):
+        if address := os.environ.get(COORDINATOR):  # else jax asks srun or mpirun for it
+            with told_in_a_line(f"{COORDINATOR}={address}"):
+                meet(address, launch.number, launch.count, START_SECONDS)
+        jax.config.update("jax_enable_preemption_service", False)  # it would take our SIGTERM
+        with told_in_a_line("jax can't join the processes"):
             jax.distributed.initialize(
                 num_processes=launch.count,
                 process_id=launch.number,
@@ -77,7 +85,10 @@ class Backend(nanogpt_jax.backend.Backend):
         except (RuntimeError, ValueError) as error:
             if "Gloo" not in str(error):
                 raise
-            raise lost() from error
+            if launch.number == 0:
+                print(f"error: {LOST}", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            os._exit(2)  # else jax would wait for the lost process, and then abort this one
         jax.distributed.shutdown()
 
     @property
@@ -139,3 +150,48 @@ class Backend(nanogpt_jax.backend.Backend):
             return np.array(whole) if self.processes.number == 0 else np.empty(whole.ndim * (0,), whole.dtype)
 
         return jax.tree.map(gathered, tree)
+
+
+def meet(address: str, number: int, count: int, seconds: float) -> None:
+    """Wait until every process is there. jax would do so too, but where one is missing it hides which.
+
+    Raises InputError in process 0, which names those that have not come in time, and where the others can't
+    reach it.
+    """
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + seconds
+    if number == 0:
+        _wait_for_all(int(port), count, seconds)
+    else:
+        while not _has_reported(host, int(port), number, seconds):
+            if time.monotonic() > deadline:
+                raise InputError(f"process 0 can't be reached at {address} within {seconds:g} s")
+            time.sleep(0.1)
+
+
+def _has_reported(host: str, port: int, number: int, seconds: float) -> bool:
+    """Tell process 0 that this one is there, and wait until all are. False where it is not there itself."""
+    try:
+        connection = socket.create_connection((host, port), seconds)
+    except OSError:
+        return False
+    with connection:
+        connection.sendall(number.to_bytes(4))
+        if not connection.recv(1):
+            raise SystemExit(2)  # process 0 tells why
+    return True
+
+
+def _wait_for_all(port: int, count: int, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    with socket.create_server(("", port)) as server, ExitStack() as stack:
+        here: dict[int, socket.socket] = {}
+        while len(here) < count - 1:
+            server.settimeout(max(0.1, deadline - time.monotonic()))
+            try:
+                connection = stack.enter_context(server.accept()[0])
+            except TimeoutError:
+                raise missing(count, [0, *here], seconds) from None
+            here[int.from_bytes(connection.recv(4))] = connection
+        for connection in here.values():
+            connection.sendall(b"!")

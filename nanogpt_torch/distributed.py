@@ -27,7 +27,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import nanogpt_torch.backend
 from nanogpt.errors import InputError, told_in_a_line
-from nanogpt.processes import START_SECONDS, Processes, Value, launched, lost, together
+from nanogpt.processes import LOST, START_SECONDS, Processes, Value, launched, missing, together
 from nanogpt.state import TrainingState
 from nanogpt.weights import Weights
 from nanogpt_torch.backend import canonical
@@ -75,7 +75,7 @@ class Backend(nanogpt_torch.backend.Backend):
                 raise
             if launched().number:  # process 0 tells it
                 raise SystemExit(1) from error
-            raise lost() from error
+            raise InputError(LOST) from error
         dist.destroy_process_group()
 
     @property
@@ -243,12 +243,9 @@ def _meet(seconds: float) -> None:
         store.wait(keys, limit)
     except dist.DistStoreError:
         here = [other for other, key in enumerate(keys) if store.check([key])]
-        missing = [other for other in range(count) if other not in here]
         if number > min(here):
             raise SystemExit(2) from None
-        raise InputError(
-            f"of {count} processes these have not come within {seconds:g} s: {', '.join(map(str, missing))}"
-        ) from None
+        raise missing(count, here, seconds) from None
     if _local_number() < torch.cuda.device_count():
         torch.cuda.set_device(_local_number())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

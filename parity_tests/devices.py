@@ -1,9 +1,12 @@
-"""The devices on which the twins are compared."""
+"""The devices and the processes in which the twins are compared."""
 
+import socket
 from typing import Literal
 
 import jax
 import pytest
+
+from nanogpt.processes import COORDINATOR
 
 Device = Literal["cpu", "cuda", "mps"]
 
@@ -18,3 +21,14 @@ def skip_without_devices(count: int, device: str) -> None:
     there = jax.device_count({"cuda": "gpu"}.get(device, device))
     if there < count:
         pytest.skip(f"a mesh of {count} devices, of which {there} are here: JAX_NUM_CPU_DEVICES makes more")
+
+
+def address_of(backend: str) -> dict[str, str]:
+    """The variable by which torchrun starts processes for jax; for torch none."""
+    return {COORDINATOR: f"127.0.0.1:{free_port()}"} if backend == "jax" else {}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,7 +1,6 @@
 """Several processes compute what one does, to the rounding of sums in another order."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import nanogpt_torch.dropout
 from nanogpt.choice import load_backend
 from nanogpt.mesh import ONE_DEVICE
+from parity_tests.devices import address_of
 from parity_tests.report import Report
 from parity_tests.several import SITES, Case, Masks, measured, state_of
 from parity_tests.tolerances import TOLERANCES
@@ -41,19 +41,11 @@ ROWS = {
 def torchrun(backend: str, count: int, *argv: str | Path) -> None:
     """Start processes for either backend."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    if backend == "jax":
-        environment["JAX_COORDINATOR_ADDRESS"] = f"127.0.0.1:{free_port()}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | address_of(backend)
     done = subprocess.run([*command, *argv], env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     if backend == "torch":  # gloo says in jax whom it has met
         assert done.stderr == ""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's compiler warns of itself
