@@ -1,18 +1,23 @@
 """The memory of this machine: what surely can't fit is refused before it is begun."""
 
-import contextlib
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nanogpt.backend import MAX_STEPS_PER_CALL
-from nanogpt.config import ModelConfig, TrainingConfig
+from nanogpt.config import Config, ModelConfig, TrainingConfig
 from nanogpt.errors import InputError
+from nanogpt.micro_batches import activation_bytes, state_bytes
 from nanogpt.muon import is_moved_by_muon
 from nanogpt.weights import count_parameters, weight_shapes
 
 # Linux keeps a container's limit in one of them.
 LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "RESOURCE_EXHAUSTED")
+"""Words of torch on CUDA and MPS, of torch on a CPU, and of jax."""
 
 
 def machine_memory() -> float:
@@ -21,7 +26,7 @@ def machine_memory() -> float:
         return math.inf
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for file in LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # "max" stands for no limit
+        with suppress(OSError, ValueError):  # "max" stands for no limit
             memory = min(memory, int(file.read_text()))
     return memory
 
@@ -58,6 +63,27 @@ def training_bytes(model: ModelConfig, training: TrainingConfig) -> int:
     shapes = weight_shapes(model).items()
     second_moments = sum(math.prod(shape) for name, shape in shapes if not is_moved_by_muon(name, training))
     return 4 * (3 * count_parameters(model) + second_moments + tokens)
+
+
+@contextmanager
+def told_where_memory_ends(config: Config, fsdp: int) -> Iterator[None]:
+    """Turn the error of a device that has no memory left, of either framework, into an InputError.
+
+    Its line has the estimate by which `--micro_batch_size auto` goes (micro_batches.py), and what helps.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        model, run = config.model, config.run
+        itemsize = 2 if run.dtype == "bfloat16" else 4
+        state = state_bytes(model, itemsize, run.remat, fsdp)
+        row = model.block_size * activation_bytes(model, itemsize, run.remat)
+        raise InputError(
+            f"out of memory: each device needs about {in_units(state)}, and {in_units(row)} for each row that"
+            " it computes at once: take --remat, a smaller --micro_batch_size, or --mesh fsdp=N on N devices"
+        ) from error
 
 
 def in_units(size: float) -> str:

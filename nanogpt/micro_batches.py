@@ -29,16 +29,26 @@ def tokens_that_fit(
     """
     if memory is None:
         return math.inf
+    free = 0.9 * memory - state_bytes(config, itemsize, remat, fsdp)
+    return max(0.0, free) / activation_bytes(config, itemsize, remat)
+
+
+def state_bytes(config: ModelConfig, itemsize: int, remat: bool = False, fsdp: int = 1) -> float:
+    """Bytes of a device that training takes whatever its micro-batch."""
     # Weights, two moments and a gradient in float32; and all weights in the type of the computation.
     state = (16 / fsdp + itemsize) * count_parameters(config)
+    return state + (6 * itemsize * LOGITS_AT_ONCE if remat else 0)  # the logits of a chunk
+
+
+def activation_bytes(config: ModelConfig, itemsize: int, remat: bool = False) -> float:
+    """Bytes that each token of a micro-batch adds to them."""
     # Activations that the backward pass needs, then the logits and what the loss makes of them. Compiled for
     # an H100, 20 L C and 1 V are needed; eager torch held 20 L C and 5 V there.
     L, H, T = config.n_layer, config.n_head, config.block_size
     values = 22 * L * config.n_embd + 6 * config.vocab_size
-    if remat:  # each block's input; all of a single block, and the logits of a chunk
+    if remat:  # each block's input, and all of a single block
         values = (L + 22) * config.n_embd
-        state += 6 * itemsize * LOGITS_AT_ONCE
         L = 1
     if config.attention_dropout or itemsize == 4:  # no fused kernel: scores, weights and mask
         values += 3 * L * H * T
-    return max(0.0, 0.9 * memory - state) / (itemsize * values)
+    return itemsize * values

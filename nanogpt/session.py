@@ -17,6 +17,7 @@ from nanogpt.files import read_small
 from nanogpt.heads.log import HeadLog
 from nanogpt.huggingface import model_of_folder, read_folder
 from nanogpt.language_model import LanguageModel, load
+from nanogpt.memory import told_where_memory_ends
 from nanogpt.mesh import Mesh
 from nanogpt.presets import GPT2_SIZES, PRESETS
 from nanogpt.processes import Processes, follow, launched, leading
@@ -215,11 +216,12 @@ def run_session(
                 return Session(run, True, ())
             mesh = find_mesh(backend_class, config, processes.count)
             processes.agree((config, mesh, step))
-            backend = build_backend(backend_class, config, mesh, run.state, processes)
-            training = Training(run, backend, _followers(run, backend, log, terminal))
-            _say_beginning(run, backend, terminal)
-            with terminal.live(step, iterations):
-                training.to_the_end(received)
+            with told_where_memory_ends(config, mesh.fsdp):
+                backend = build_backend(backend_class, config, mesh, run.state, processes)
+                training = Training(run, backend, _followers(run, backend, log, terminal))
+                _say_beginning(run, backend, terminal)
+                with terminal.live(step, iterations):
+                    training.to_the_end(received)
             if not received:
                 _say_end(run, terminal)
             return Session(run, False, received)

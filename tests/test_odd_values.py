@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -32,7 +33,7 @@ from nanogpt.state import TrainingState
 from nanogpt.text import corpus
 from nanogpt.text.corpus import load_corpus, read_stream
 from nanogpt.training.batches import step_inputs
-from tests.conftest import BACKENDS, tiny_flags
+from tests.conftest import BACKENDS, Train, tiny_flags
 from tests.limits import bounded, complaint, refusal
 
 LONG = "1" + "0" * 400
@@ -134,6 +135,22 @@ def test_any_sizes_are_told_in_a_line_or_fit(sizes: dict[str, int], batch_size: 
 
     if not complaint(lambda: require_memory_for(*arguments())):
         assert training_bytes(*arguments()) <= machine_memory()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_device_without_memory_is_told_in_a_line(
+    backend: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it holds is bounded here, so that the machine's memory is not asked for."""
+    sizes = ["--n_layer=2", "--n_head=8", "--n_embd=16", "--block_size=32", "--batch_size=65536"]
+    assert train("run", f"--backend={backend}", *sizes, "--micro_batch_size=65536") == 2
+    told = capsys.readouterr().err
+    assert re.fullmatch(
+        r"error: out of memory: each device needs about \S+ kB, and \S+ kB for each row that it computes at "
+        r"once: take --remat, a smaller --micro_batch_size, or --mesh fsdp=N on N devices\n",
+        told,
+    )
 
 
 def test_an_attention_beyond_the_machine_is_refused(
