@@ -77,12 +77,13 @@ def parse_pip(arguments: list[str]) -> None:
         raise SystemExit(f"there is no extra {arguments[4]}")
 
 
-def parse_torchrun(arguments: list[str]) -> None:
+def parse_torchrun(arguments: list[str]) -> Any:
     from torch.distributed.run import get_args_parser
 
     known = get_args_parser().parse_args(arguments)
     if known.training_script == "train.py":
         train_flags(known.training_script_args)
+    return known
 
 
 def parse_nothing(arguments: list[str]) -> None:
@@ -156,7 +157,7 @@ def test_every_command_is_one_that_its_program_takes(page: str) -> None:
         "python sample.py --temp warm",
         "python -m benchmarks training --round 5",
         "nanogpt export --out out/quick",
-        "torchrun --nproc_per_node 2 train.py --mesh fsdp:2",
+        "torchrun --nproc_per_node 2 train.py --meshes fsdp=2",
         "torchrun --nprocs 2 train.py",
         "pytest --devise mps",
         'pip install -c constraints.txt -e ".[gpu]"',

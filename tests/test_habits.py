@@ -142,7 +142,11 @@ def wrong_here(row: Row, program: Program, files: set[str]) -> list[str]:
         elif flag.startswith("nanogpt."):
             is_there = hasattr(nanogpt, flag.removeprefix("nanogpt."))
         else:
-            is_there = flag in ("nanogpt", "python") or flag.rstrip("/") in files or (ROOT / flag).is_file()
+            is_there = (
+                flag in ("nanogpt", "python", "torchrun")
+                or flag.rstrip("/") in files
+                or (ROOT / flag).is_file()
+            )
         wrong += [] if is_there else [text]
     return wrong
 
