@@ -166,7 +166,7 @@ def test_a_signal_to_torchrun_saves_the_run(backend: str, text_file: Path, tmp_p
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
-    assert "Stopped and saved" in out
+    assert "Stopped and saved. To go on: start the same processes again" in out
     checkpoints = Checkpoints(tmp_path / "run/checkpoints", read_only=True)
     assert checkpoints.restore(checkpoints.steps[-1])[0].step >= 12
 
@@ -229,6 +229,67 @@ def test_a_process_that_does_not_come_is_named(backend: str, tmp_path: Path) -> 
     assert told[0].endswith("of 3 processes these have not come within 3 s: 1\n")
     assert "InputError" not in told[1]
     assert all(process.returncode for process in here)
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[list[str]]]:
+    """The beginning of a command on each of two hosts: network namespaces with a bridge between them."""
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("only root makes network namespaces, with the command ip")
+    names = [f"host{number}" for number in range(2)]
+    addresses = {name: f"10.77.0.{10 + number}" for number, name in enumerate(names)}
+    made = [["link", "add", "br77", "type", "bridge"], ["link", "set", "br77", "up"]]
+    for name, address in addresses.items():
+        made += [
+            ["netns", "add", name],
+            ["link", "add", f"veth-{name}", "type", "veth", "peer", "name", "eth0", "netns", name],
+            ["link", "set", f"veth-{name}", "master", "br77", "up"],
+            ["-n", name, "addr", "add", f"{address}/24", "dev", "eth0"],
+            ["-n", name, "link", "set", "eth0", "up"],
+            ["-n", name, "link", "set", "lo", "up"],
+        ]
+    try:
+        for command in made:
+            if subprocess.run(["ip", *command]).returncode:
+                pytest.skip("network namespaces can't be made here")
+        for name in names:  # ip binds this file to /etc/hosts
+            file = Path("/etc/netns", name, "hosts")
+            file.parent.mkdir(parents=True)
+            lines = ["127.0.0.1 localhost", *(f"{address} {n}" for n, address in addresses.items())]
+            file.write_text("\n".join(lines) + "\n")
+        rename = ["unshare", "--uts", "sh", "-c", 'hostname "$0"; exec "$@"']
+        yield [["ip", "netns", "exec", name, *rename, name] for name in names]
+    finally:
+        subprocess.run(["ip", "link", "del", "br77"])
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name])
+            shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_two_hosts_train_one_model(
+    backend: str, hosts: list[list[str]], text_file: Path, finished: Finished, tmp_path: Path
+) -> None:
+    """Two processes on each, of which the first host alone has the text and gets the run."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=2"]
+    address = {COORDINATOR: "host0:9999"} if backend == "jax" else {"GLOO_SOCKET_IFNAME": "eth0"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | address
+    flags = [*tiny_flags(text_file), *HANDED_OVER, "--out_dir=run", "--mesh=data=2,fsdp=2"]
+    processes = []
+    for number, host in reversed([*enumerate(hosts)]):
+        (tmp_path / f"host{number}").mkdir()
+        command = [*host, *torchrun, f"--node_rank={number}", "--master_addr=host0", "--master_port=29500"]
+        processes.append(
+            subprocess.Popen(
+                [*command, ROOT / "train.py", *(flags if number == 0 else [])],
+                cwd=tmp_path / f"host{number}",
+                env=environment,
+            )
+        )
+    assert [process.wait(SECONDS) for process in processes] == [0, 0]
+    assert not any((tmp_path / "host1").iterdir())
+    assert_near(tmp_path / "host0/run", finished("torch", *HANDED_OVER))
 
 
 ALL_VARIABLES = [*(name for variables in LAUNCHERS.values() for name in variables), COORDINATOR]

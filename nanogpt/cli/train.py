@@ -16,7 +16,8 @@ def train_main(arguments: list[str] | None = None) -> int:
 
 
 def _train(arguments: list[str]) -> int:
-    if launched().number:  # another process reads the flags and speaks
+    launch = launched()
+    if launch.number:  # another process reads the flags and speaks
         take_part(collected_signals)
         return 0
     flags = train_flags(arguments)
@@ -32,7 +33,10 @@ def _train(arguments: list[str]) -> int:
     )
     folder, recipe = shlex.quote(str(flags.out_dir)), session.run.config.training
     if session.received:
-        terminal.say(f"Stopped and saved. To go on: {command('train')} --out_dir {folder}")
+        again = (
+            "start the same processes again" if launch.count > 1 else f"{command('train')} --out_dir {folder}"
+        )
+        terminal.say(f"Stopped and saved. To go on: {again}")
         return 128 + session.received[0]
     if session.was_finished:
         longer = f"--max_iters {2 * recipe.max_iters}"
