@@ -24,7 +24,7 @@ from nanogpt.state import TrainingState
 from nanogpt.training.batches import step_inputs
 from parity_tests.twins import generic_state, random_tokens
 
-B, STEPS = 12, 50
+B, STEPS = 12, 100
 # Smooth: over many steps some ReLU unit comes to its kink, where rounding decides its derivative.
 GPT2 = ModelConfig(31, 9, 3, 2, 24, 0.1, 0.2, bias=True, activation="gelu", tie_weights=True)
 UNTIED = ModelConfig(31, 16, 2, 2, 32, 0.1, activation="gelu")
@@ -88,7 +88,8 @@ def measured(backend: Backend, run: Config) -> dict[str, np.ndarray]:
     result["logits"] = backend.logits(tokens_BT1[:2, :-1])
     texts = backend.generate(tokens_BT1[:2, :3], sampling_uniforms(1, [0, 1], 20), SamplingPolicy())
     result["text"] = np.concatenate([*texts], axis=1)
-    result["losses of the run"] = np.concatenate([first, trained(backend, run, range(1, STEPS))])
+    calls = (range(1, 50), range(50, STEPS))
+    result["losses of the run"] = np.concatenate([first, *(trained(backend, run, steps) for steps in calls)])
     return result
 
 

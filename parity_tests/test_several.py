@@ -33,7 +33,7 @@ ROWS = {
     "first_moment": "moments, along a run",
     "second_moment": "moments, along a run",
     "weights": "weights, along a run",
-    "losses of the run": "losses of 50 steps",
+    "losses of the run": "losses of 100 steps, on a mesh",
 }
 """Rows of the table that have another name than the quantity."""
 
