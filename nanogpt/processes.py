@@ -92,7 +92,7 @@ def follow(backend: Any) -> None:
 
 @contextmanager
 def leading(processes: Processes) -> Iterator[None]:
-    """The work of process 0: in the end, also of bad input or a full disk, it tells the others to end."""
+    """The work of process 0. When it ends, also by bad input or a full disk, the others are told to end."""
     try:
         yield
     except (InputError, OSError):

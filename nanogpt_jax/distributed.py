@@ -187,11 +187,13 @@ def _wait_for_all(port: int, count: int, seconds: float) -> None:
     with socket.create_server(("", port)) as server, ExitStack() as stack:
         here: dict[int, socket.socket] = {}
         while len(here) < count - 1:
-            server.settimeout(max(0.1, deadline - time.monotonic()))
+            left = max(0.1, deadline - time.monotonic())
+            server.settimeout(left)
             try:
                 connection = stack.enter_context(server.accept()[0])
+                connection.settimeout(left)
+                here[int.from_bytes(connection.recv(4))] = connection
             except TimeoutError:
                 raise missing(count, [0, *here], seconds) from None
-            here[int.from_bytes(connection.recv(4))] = connection
         for connection in here.values():
             connection.sendall(b"!")
