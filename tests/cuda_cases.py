@@ -1,4 +1,4 @@
-"""Programs of test_cuda_programs.py, right and wrong: `python -m tests.cuda_cases FOLDER [tiny|meshes]`."""
+"""Programs of test_cuda_programs.py, right and wrong: `python -m tests.cuda_cases FOLDER [tiny|NAME ...]`."""
 
 import sys
 from collections.abc import Callable
@@ -70,7 +70,8 @@ class NoDonation(DescribedBackend):
 if __name__ == "__main__":
     folder, *which = Path(sys.argv[1]), *sys.argv[2:]
     if which:
-        write(folder, CARDS["h100"], {"tiny": TINY, "meshes": ON_MESHES}[which[0]])
+        cases = TINY if which == ["tiny"] else [case for case in ON_MESHES if case.names[0] in which]
+        write(folder, CARDS["h100"], cases)
         sys.exit()
     write(folder, CARDS["h100"], CASES)
     write(folder, CARDS["rtx4090"], TOO_LARGE)

@@ -37,29 +37,33 @@ PROGRAMS = [*STEPS, "evaluation", "prefill, batch 2", *TOKENS]
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Compile everything once; all workers share it."""
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers share."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "cuda"
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def compiled(shared: Path) -> Path:
+    """The programs of a single card."""
+    return compiled_once(shared / "cuda")
+
+
+@pytest.fixture
+def meshed(shared: Path, name: str) -> Path:
+    """A program of several cards, which takes half a minute."""
+    return compiled_once(shared / name, name)
+
+
+def compiled_once(folder: Path, *names: str) -> Path:
     with FileLock(folder.with_suffix(".lock")):
         if not (folder / "done").exists():
             folder.mkdir(exist_ok=True)
             try:
-                run_python("-m", "tests.cuda_cases", str(folder))
+                run_python("-m", "tests.cuda_cases", str(folder), *names)
             except InputError as error:
                 pytest.skip(str(error))
             (folder / "done").touch()
-    return folder
-
-
-@pytest.fixture(scope="session")
-def meshed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compile the programs of several cards, which takes minutes."""
-    folder = tmp_path_factory.mktemp("meshes")
-    try:
-        run_python("-m", "tests.cuda_cases", str(folder), "meshes")
-    except InputError as error:
-        pytest.skip(str(error))
     return folder
 
 
@@ -204,6 +208,9 @@ def test_a_token_stays_within_its_bounds(compiled: Path, name: str, kernels: int
 
 
 SHARED = {"fsdp=8": Mesh(1, 8), "fsdp=8, recomputed": Mesh(1, 8), "data=2,fsdp=8": Mesh(2, 8)}
+# One of them is always compiled; the others take more than CI's time.
+SHARING = ["fsdp=8", *(pytest.param(name, marks=pytest.mark.slow) for name in [*SHARED][1:])]
+ALL = [*SHARING, *(pytest.param(name, marks=pytest.mark.slow) for name in ("fsdp=8, Muon", "data=8"))]
 KERNELS = Counter(tuple(sorted(s)) for name, s in weight_shapes(WIDE).items() if name.endswith(".kernel"))
 
 
@@ -213,8 +220,7 @@ def whole_kernels(arrays: list[Array]) -> Counter[tuple[int, ...]]:
     return Counter(shape for shape in shapes if shape in KERNELS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("name", SHARING)
 def test_fsdp_gathers_and_scatters_each_kernel_once_on_each_way(meshed: Path, name: str) -> None:
     """Among the cards of a host, in the type of the computation; and activations stay where they are.
 
@@ -233,8 +239,9 @@ def test_fsdp_gathers_and_scatters_each_kernel_once_on_each_way(meshed: Path, na
 
 
 @pytest.mark.slow
-def test_hosts_send_each_other_shares_of_the_gradient_alone(meshed: Path) -> None:
-    between = [c for c in collectives_of(read(meshed, "data=2,fsdp=8")) if c.group != 8]
+@pytest.mark.parametrize("name", ["data=2,fsdp=8"])
+def test_hosts_send_each_other_shares_of_the_gradient_alone(meshed: Path, name: str) -> None:
+    between = [c for c in collectives_of(read(meshed, name)) if c.group != 8]
     gradients = sum(c.bytes for c in between if c.group == 2)
     parameters = count_parameters(WIDE)
     assert {c.kind for c in between} == {"all-reduce"}
@@ -242,16 +249,14 @@ def test_hosts_send_each_other_shares_of_the_gradient_alone(meshed: Path) -> Non
     assert sum(c.bytes for c in between if c.group == 16) < gradients / 100
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*SHARED, "fsdp=8, Muon", "data=8"])
+@pytest.mark.parametrize("name", ALL)
 def test_each_card_holds_its_share(meshed: Path, name: str) -> None:
     training = TrainingConfig(optimizer="muon" if "Muon" in name else "adamw")
     whole = state_bytes(WIDE, training) - 4  # without the number of the step
     assert facts(meshed, name)["aliased"] == whole / (8 if "fsdp" in name else 1) + 4
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*SHARED, "data=8"])
+@pytest.mark.parametrize("name", [*SHARING, pytest.param("data=8", marks=pytest.mark.slow)])
 def test_each_card_updates_its_share(meshed: Path, name: str) -> None:
     optimizer = [kernel for kernel in step_of(read(meshed, name)) if "jvp" not in kernel.source]
     written = [array for kernel in optimizer for array in kernel.outputs if array.dtype == "f32"]
@@ -259,16 +264,17 @@ def test_each_card_updates_its_share(meshed: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_data_parallel_cards_sum_up_gradients_and_send_nothing_else(meshed: Path) -> None:
-    found = collectives_of(read(meshed, "data=8"))
+@pytest.mark.parametrize("name", ["data=8"])
+def test_data_parallel_cards_sum_up_gradients_and_send_nothing_else(meshed: Path, name: str) -> None:
+    found = collectives_of(read(meshed, name))
     assert {(c.kind, c.group) for c in found} == {("all-reduce", 8)}
     parameters = count_parameters(WIDE)
     assert 2 * parameters <= sum(c.bytes for c in found) < 4 * parameters
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "mesh"), [*SHARED.items(), ("data=8", Mesh(8, 1))])
-def test_the_cost_model_knows_what_cards_send(meshed: Path, name: str, mesh: Mesh) -> None:
+@pytest.mark.parametrize("name", [*SHARING, pytest.param("data=8", marks=pytest.mark.slow)])
+def test_the_cost_model_knows_what_cards_send(meshed: Path, name: str) -> None:
+    mesh = SHARED.get(name, Mesh(8, 1))
     expected = volumes(WIDE, mesh, 64 // mesh.size, remat="recomputed" in name)
     for kind in ("all-gather", "reduce-scatter", "all-reduce"):
         found = sum(c.bytes for c in collectives_of(read(meshed, name)) if c.kind == kind)
