@@ -18,10 +18,8 @@ from parity_tests.tolerances import TOLERANCES
 
 pytestmark = [pytest.mark.thorough, pytest.mark.skipif(sys.platform == "win32", reason="it has no torchrun")]
 GROUPS = {
-    "two": [
-        *("data=2", "data=2, bfloat16, micro-batches"),
-        *("fsdp=2", "fsdp=2, adamw, remat, micro-batches", "fsdp=2, bfloat16"),
-    ],
+    "two": ["data=2", "fsdp=2, adamw, remat, micro-batches"],
+    "two more": ["fsdp=2", "data=2, bfloat16, micro-batches", "fsdp=2, bfloat16"],
     "compiled": ["fsdp=2, compile", "fsdp=2, compile, remat"],
     "three": ["fsdp=3"],
     "four": ["data=2,fsdp=2", "fsdp=4, micro-batches", "data=4"],
@@ -52,12 +50,12 @@ def torchrun(backend: str, count: int, *argv: str | Path) -> None:
 @pytest.mark.parametrize(
     ("backend", "group"),
     [
-        ("torch", "two"),
+        *(pytest.param(backend, "two", marks=pytest.mark.long) for backend in ("torch", "jax")),
         *(
-            pytest.param(*case, marks=pytest.mark.long)
+            pytest.param(*case, marks=pytest.mark.slow)
             for case in (
-                *(("torch", "compiled"), ("torch", "three"), ("torch", "four")),
-                *(("jax", "two"), ("jax", "four")),
+                *(("torch", group) for group in ("two more", "compiled", "three", "four")),
+                *(("jax", group) for group in ("two more", "four")),
             )
         ),
     ],
