@@ -18,6 +18,7 @@ from parity_tests.tolerances import TOLERANCES
 
 pytestmark = [pytest.mark.thorough, pytest.mark.skipif(sys.platform == "win32", reason="it has no torchrun")]
 GROUPS = {
+    "data": ["data=2"],
     "two": ["data=2", "fsdp=2, adamw, remat, micro-batches"],
     "two more": ["fsdp=2", "data=2, bfloat16, micro-batches", "fsdp=2, bfloat16"],
     "compiled": ["fsdp=2, compile", "fsdp=2, compile, remat"],
@@ -50,12 +51,12 @@ def torchrun(backend: str, count: int, *argv: str | Path) -> None:
 @pytest.mark.parametrize(
     ("backend", "group"),
     [
-        *(pytest.param(backend, "two", marks=pytest.mark.long) for backend in ("torch", "jax")),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (("torch", "two"), ("jax", "data"))),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 *(("torch", group) for group in ("two more", "compiled", "three", "four")),
-                *(("jax", group) for group in ("two more", "four")),
+                *(("jax", group) for group in ("two", "two more", "four")),
             )
         ),
     ],

@@ -138,7 +138,7 @@ def test_any_sizes_are_told_in_a_line_or_fit(sizes: dict[str, int], batch_size: 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_a_device_without_memory_is_told_in_a_line(
     backend: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
