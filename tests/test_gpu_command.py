@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.long
 
 
+@pytest.mark.slow
 def test_items_are_measured_beside_their_prediction_whatever_becomes_of_others(tmp_path: Path) -> None:
     predicted = {"training step, bfloat16": {"roofline seconds": 0.00169, "kernels": 493}}
     (tmp_path / "predicted.json").write_text(json.dumps(predicted), encoding="utf-8")
