@@ -74,7 +74,7 @@ class Backend(Protocol):
     def join() -> AbstractContextManager[Processes]:
         """Join the processes that were started to train together, until the block ends.
 
-        Raises InputError where one does not come, or is lost.
+        Raises InputError where one does not come. Where one is lost, process 0 says so, and all end.
         """
 
     @property

@@ -243,6 +243,7 @@ def take_part(collect: Collect = no_signals) -> None:
 def build_backend(
     backend: type[Backend], config: Config, mesh: Mesh, state: TrainingState, processes: Processes
 ) -> Backend:
+    """The backend of this process, as the settings of a run want it."""
     run = config.run
     return backend(
         config.model,

@@ -65,12 +65,12 @@ class Backend(nanogpt_jax.backend.Backend):
     def join() -> Iterator[Processes]:
         """Wait for the other processes, and leave them in the end.
 
-        Raises InputError where one does not come, or is lost on the way.
+        Raises InputError where one does not come. Where one is lost, process 0 says so, and this one ends.
         """
         launch = launched()
         if address := os.environ.get(COORDINATOR):  # else jax asks srun or mpirun for it
             with told_in_a_line(f"{COORDINATOR}={address}"):
-                meet(address, launch.number, launch.count, START_SECONDS)
+                _meet(address, launch.number, launch.count, START_SECONDS)
         jax.config.update("jax_enable_preemption_service", False)  # it would take our SIGTERM
         with told_in_a_line("jax can't join the processes"):
             jax.distributed.initialize(
@@ -152,7 +152,7 @@ class Backend(nanogpt_jax.backend.Backend):
         return jax.tree.map(gathered, tree)
 
 
-def meet(address: str, number: int, count: int, seconds: float) -> None:
+def _meet(address: str, number: int, count: int, seconds: float) -> None:
     """Wait until every process is there. jax would do so too, but where one is missing it hides which.
 
     Raises InputError in process 0, which names those that have not come in time, and where the others can't

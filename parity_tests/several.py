@@ -1,4 +1,4 @@
-"""What a model computes in several processes, and in one.
+"""A model computes the same in several processes as in one: this program runs in each of them.
 
     torchrun --nproc_per_node 2 -m parity_tests.several FOLDER CASE ...
 
@@ -48,7 +48,7 @@ SITES = {GPT2: 3 * 3, UNTIED: 2 * 2}
 
 
 class Case(NamedTuple):
-    """What every process must know of a case."""
+    """The setting of a case, which every process must know."""
 
     config: Config
     mesh: Mesh
@@ -74,7 +74,7 @@ def trained(backend: Backend, config: Config, steps: range) -> np.ndarray:
 
 
 def measured(backend: Backend, run: Config) -> dict[str, np.ndarray]:
-    """What a run asks of a backend, at its first state, after a step and along the run."""
+    """The results that a run asks a backend for, at its first state, after a step and along the run."""
     config = run.model
     tokens_BT1 = random_tokens(config, B, config.block_size + 1)
     loss, gradients = backend.gradients(tokens_BT1, dropout_keys(1, 2, np.arange(B)))

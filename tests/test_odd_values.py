@@ -142,7 +142,7 @@ def test_any_sizes_are_told_in_a_line_or_fit(sizes: dict[str, int], batch_size: 
 def test_a_device_without_memory_is_told_in_a_line(
     backend: str, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What it holds is bounded here, so that the machine's memory is not asked for."""
+    """A limit of the process stands for the memory of the device."""
     sizes = ["--n_layer=2", "--n_head=8", "--n_embd=16", "--block_size=32", "--batch_size=65536"]
     assert train("run", f"--backend={backend}", *sizes, "--micro_batch_size=65536") == 2
     told = capsys.readouterr().err

@@ -50,7 +50,7 @@ def torchrun(backend: str, count: int, flags: list[str], folder: Path) -> Iterat
 
 
 def lines(told: str) -> list[str]:
-    """What was told on stderr, but for gloo's line in each process of jax."""
+    """The lines of stderr, but for gloo's line in each process of jax."""
     return [line for line in told.splitlines() if not line.startswith("[Gloo] Rank ")]
 
 
