@@ -18,9 +18,10 @@ TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page 
 README = TEXTS["README.md"]
 
 
-def test_the_python_examples_run(train: Train, tmp_path: Path) -> None:
-    examples = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    assert len(examples) >= 3
+@pytest.mark.parametrize(("page", "count"), [("README.md", 1), ("docs/python.md", 3)])
+def test_the_python_examples_run(train: Train, tmp_path: Path, page: str, count: int) -> None:
+    examples = re.findall(r"```python\n(.*?)```", TEXTS[page], flags=re.S)
+    assert len(examples) == count
     assert train("out/quick", "--backend=torch", "--quiet") == 0
     code = "\n".join(examples)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
