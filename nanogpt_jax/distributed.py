@@ -192,8 +192,10 @@ def _wait_for_all(port: int, count: int, seconds: float) -> None:
             try:
                 connection = stack.enter_context(server.accept()[0])
                 connection.settimeout(left)
-                here[int.from_bytes(connection.recv(4))] = connection
+                number = int.from_bytes(connection.recv(4))
             except TimeoutError:
                 raise missing(count, [0, *here], seconds) from None
+            if 0 < number < count:  # else it is no process, but asks whether somebody listens
+                here[number] = connection
         for connection in here.values():
             connection.sendall(b"!")

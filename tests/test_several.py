@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -212,12 +213,21 @@ def test_processes_have_the_backend_that_they_were_started_for(backend: str, oth
         load_backend(other, Launch(0, 2, backend))
 
 
+def is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("localhost", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_a_process_that_does_not_come_is_named(backend: str, tmp_path: Path) -> None:
+    """A stranger who asks whether the port is open is not taken for it."""
     code = f"from nanogpt_{backend} import distributed as d; d.START_SECONDS = 3\nwith d.Backend.join(): pass"
-    torchs = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    environment = os.environ | {"WORLD_SIZE": "3", "PYTHONPATH": str(ROOT)} | torchs | address_of(backend)
+    addresses = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} | address_of(backend)
+    environment = os.environ | {"WORLD_SIZE": "3", "PYTHONPATH": str(ROOT)} | addresses
     here = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -228,6 +238,10 @@ def test_a_process_that_does_not_come_is_named(backend: str, tmp_path: Path) -> 
         )
         for number in (0, 2)
     ]
+    port = int(addresses[COORDINATOR if backend == "jax" else "MASTER_PORT"].rpartition(":")[2])
+    while not is_open(port):
+        assert here[0].poll() is None
+        time.sleep(0.01)
     told = [process.communicate(timeout=SECONDS)[1] for process in here]
     assert told[0].endswith("of 3 processes these have not come within 3 s: 1\n")
     assert "InputError" not in told[1]
