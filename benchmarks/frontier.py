@@ -27,6 +27,7 @@ RECIPES: dict[str, Flags] = {
     "quick": {"preset": "quick"},
     "short": {"max_iters": 1050, "dropout": 0, "weight_decay": 0.5, "eval_interval": 350},
     "default": {},
+    "long": {"max_iters": 9000, "dropout": 0.2, "weight_decay": 0.2, "eval_interval": 1000},
     "reference": {"preset": "reference"},
 }
 
