@@ -28,7 +28,7 @@ Makers = dict[str, Callable[[], Step]]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Measure contenders on this machine's CPU, in float32, taking turns."""
+    """Measure contenders on this machine's CPU, taking turns."""
 
     items: tyro.conf.Positional[tuple[Item, ...]] = ITEMS
     """Items to measure; all of them by default."""
@@ -41,6 +41,8 @@ class Benchmark:
     """Also train with torch.compile, both our PyTorch twin and nanoGPT."""
     framework_dropout: bool = False
     """Also train with each framework's own dropout in place of the shared hash."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Train our twins in it; the others train in float32, as they do on a CPU."""
     sweep: Literal["batch_size", "block_size", "n_embd"] | None = None
     """Instead of the items, measure training at 1/8, 1/4, 1/2 and all of this size of the shape."""
     rounds: int = 5
@@ -68,15 +70,14 @@ def limits(shape: Shape) -> Makers:
 
 def training(benchmark: Benchmark, shape: Shape) -> Makers:
     makers: Makers = {"large matmuls": partial(contenders.large_matmuls, shape)}
+    ours = partial(contenders.training, shape, dtype=benchmark.dtype)
     for name in ("jax", "torch"):
-        makers[name] = partial(contenders.training, shape, name)
-        makers[f"{name}, Muon"] = partial(contenders.training, shape, name, optimizer="muon")
+        makers[name] = partial(ours, name)
+        makers[f"{name}, Muon"] = partial(ours, name, optimizer="muon")
         if benchmark.framework_dropout:
-            makers[f"{name}, its own dropout"] = partial(
-                contenders.training, shape, name, framework_dropout=True
-            )
+            makers[f"{name}, its own dropout"] = partial(ours, name, framework_dropout=True)
     if benchmark.compile:
-        makers["torch --compile"] = partial(contenders.training, shape, "torch", compile=True)
+        makers["torch --compile"] = partial(ours, "torch", compile=True)
     for name, (peer, path) in benchmark.peers.items():
         makers[name] = partial(peers.training, shape, peer, path)
         if benchmark.compile and name == "nanoGPT":

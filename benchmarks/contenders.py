@@ -33,10 +33,16 @@ COPIED = 2**29  # bytes: far more than any cache holds
 POLICY = SamplingPolicy(0.8)
 
 
-def backend(shape: Shape, name: str, compile: bool = False, optimizer: Optimizer = "adamw") -> Backend:
+def backend(
+    shape: Shape,
+    name: str,
+    compile: bool = False,
+    optimizer: Optimizer = "adamw",
+    dtype: str = "float32",
+) -> Backend:
     recipe = TrainingConfig(optimizer=optimizer, batch_size=shape.batch_size)
     state = TrainingState.initial(shape.model, 0)
-    return load_backend(name)(shape.model, recipe, state, device="cpu", compile=compile)
+    return load_backend(name)(shape.model, recipe, state, device="cpu", dtype=dtype, compile=compile)
 
 
 def training(
@@ -45,11 +51,12 @@ def training(
     compile: bool = False,
     framework_dropout: bool = False,
     optimizer: Optimizer = "adamw",
+    dtype: str = "float32",
 ) -> Step:
     """One of our training steps; `framework_dropout` shows what the shared hash costs."""
     if framework_dropout:
         use_framework_dropout(name)
-    model = backend(shape, name, compile, optimizer)
+    model = backend(shape, name, compile, optimizer, dtype)
 
     def step(number: int) -> None:
         model.train(*step_inputs(shape.batch, [number], TrainingConfig()))()

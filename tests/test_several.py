@@ -160,7 +160,7 @@ def test_a_killed_process_ends_the_others_and_the_next_start_goes_on(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("backend", ["torch", "jax"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_a_signal_to_torchrun_saves_the_run(backend: str, text_file: Path, tmp_path: Path) -> None:
     flags = [*tiny_flags(text_file), "--out_dir=run", "--max_iters=100_000"]
     with torchrun(backend, 2, flags, tmp_path) as process:
