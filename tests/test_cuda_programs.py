@@ -295,6 +295,7 @@ def test_wrong_backends_are_noticed(compiled: Path) -> None:
     assert facts(compiled, "NoDonation")["aliased"] == 0
 
 
+@pytest.mark.slow
 def test_machine_code_multiplies_in_the_precision_of_the_run(compiled: Path) -> None:
     """A precision in a program is a permission: only the machine code tells what a kernel makes of it."""
     folder = compiled / "ptx"
