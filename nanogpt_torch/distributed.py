@@ -50,6 +50,10 @@ class Joined:
         dist.broadcast_object_list(values, src=0, group=self._control)
         return values[0]
 
+    def leave(self) -> None:
+        """End the threads that carry `agree`: Python's own end would abort one that is not done with it."""
+        del self._control
+
 
 class Backend(nanogpt_torch.backend.Backend):
     """GPT on the devices of several processes. What process 0 is asked for, it tells the others to do too."""
@@ -68,15 +72,19 @@ class Backend(nanogpt_torch.backend.Backend):
         Raises InputError where one does not come, or is lost on the way.
         """
         _meet(START_SECONDS)
+        joined = Joined()
         try:
-            yield Joined()
+            yield joined
         except RuntimeError as error:
             if not isinstance(error, dist.DistError) and "gloo" not in str(error):
                 raise
-            if launched().number:  # process 0 tells it
-                raise SystemExit(1) from error
+            if joined.number:  # process 0 tells it
+                os._exit(1)  # see `leave`
             raise InputError(LOST) from error
-        dist.destroy_process_group()
+        else:
+            dist.destroy_process_group()
+        finally:
+            joined.leave()
 
     @property
     def model(self) -> GPT:

@@ -31,9 +31,14 @@ SECONDS = 300  # far above what any of it takes
 
 @contextmanager
 def torchrun(backend: str, count: int, flags: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run train.py in several processes of a backend, in a folder."""
+    """Run train.py in several processes of a backend, in a folder.
+
+    A thread there must not count on Python's lock: one that is busy keeps it for 20 s, not for 5 ms.
+    """
+    (folder / "sitecustomize.py").write_text("import sys\nsys.setswitchinterval(20)\n")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | address_of(backend)
+    path = f"{folder}{os.pathsep}{ROOT}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | address_of(backend)
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         [*command, ROOT / "train.py", *flags],
