@@ -254,18 +254,18 @@ def test_a_process_that_does_not_come_is_named(backend: str, tmp_path: Path) -> 
 
 
 @pytest.fixture
-def hosts() -> Iterator[list[list[str]]]:
-    """The beginning of a command on each of two hosts: network namespaces with a bridge between them."""
+def hosts() -> Iterator[dict[str, list[str]]]:
+    """Two hosts, network namespaces with a bridge between them, and the beginning of a command on each."""
     if os.geteuid() or not shutil.which("ip"):
         pytest.skip("only root makes network namespaces, with the command ip")
-    names = [f"host{number}" for number in range(2)]
+    bridge, *names = (f"{name}-{os.getpid()}" for name in ("br", "h0", "h1"))
     addresses = {name: f"10.77.0.{10 + number}" for number, name in enumerate(names)}
-    made = [["link", "add", "br77", "type", "bridge"], ["link", "set", "br77", "up"]]
+    made = [["link", "add", bridge, "type", "bridge"], ["link", "set", bridge, "up"]]
     for name, address in addresses.items():
         made += [
             ["netns", "add", name],
-            ["link", "add", f"veth-{name}", "type", "veth", "peer", "name", "eth0", "netns", name],
-            ["link", "set", f"veth-{name}", "master", "br77", "up"],
+            ["link", "add", f"v{name}", "type", "veth", "peer", "name", "eth0", "netns", name],
+            ["link", "set", f"v{name}", "master", bridge, "up"],
             ["-n", name, "addr", "add", f"{address}/24", "dev", "eth0"],
             ["-n", name, "link", "set", "eth0", "up"],
             ["-n", name, "link", "set", "lo", "up"],
@@ -280,9 +280,9 @@ def hosts() -> Iterator[list[list[str]]]:
             lines = ["127.0.0.1 localhost", *(f"{address} {n}" for n, address in addresses.items())]
             file.write_text("\n".join(lines) + "\n")
         rename = ["unshare", "--uts", "sh", "-c", 'hostname "$0"; exec "$@"']
-        yield [["ip", "netns", "exec", name, *rename, name] for name in names]
+        yield {name: ["ip", "netns", "exec", name, *rename, name] for name in names}
     finally:
-        subprocess.run(["ip", "link", "del", "br77"])
+        subprocess.run(["ip", "link", "del", bridge])
         for name in names:
             subprocess.run(["ip", "netns", "del", name])
             shutil.rmtree(Path("/etc/netns", name), ignore_errors=True)
@@ -291,17 +291,18 @@ def hosts() -> Iterator[list[list[str]]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_two_hosts_train_one_model(
-    backend: str, hosts: list[list[str]], text_file: Path, finished: Finished, tmp_path: Path
+    backend: str, hosts: dict[str, list[str]], text_file: Path, finished: Finished, tmp_path: Path
 ) -> None:
     """Two processes on each, of which the first host alone has the text and gets the run."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=2"]
-    address = {COORDINATOR: "host0:9999"} if backend == "jax" else {"GLOO_SOCKET_IFNAME": "eth0"}
+    first = next(iter(hosts))
+    address = {COORDINATOR: f"{first}:9999"} if backend == "jax" else {"GLOO_SOCKET_IFNAME": "eth0"}
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | address
     flags = [*tiny_flags(text_file), *HANDED_OVER, "--out_dir=run", "--mesh=data=2,fsdp=2"]
     processes = []
-    for number, host in reversed([*enumerate(hosts)]):
+    for number, host in reversed([*enumerate(hosts.values())]):
         (tmp_path / f"host{number}").mkdir()
-        command = [*host, *torchrun, f"--node_rank={number}", "--master_addr=host0", "--master_port=29500"]
+        command = [*host, *torchrun, f"--node_rank={number}", f"--master_addr={first}", "--master_port=29500"]
         processes.append(
             subprocess.Popen(
                 [*command, ROOT / "train.py", *(flags if number == 0 else [])],
